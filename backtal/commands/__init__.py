@@ -1,0 +1,1 @@
+"""The subcommands that this room registers with `backtal`."""

@@ -1,0 +1,153 @@
+"""The error tree. Each kind knows the gRPC code and the HTTP status it is answered with.
+
+    BacktalError
+    ├── InvalidArgument      INVALID_ARGUMENT    400   the request, a file or a setting is wrong
+    │   ├── InvalidVideo                               not a video, none inside, damaged, empty
+    │   ├── LimitExceeded                              too long, too large, too many pixels
+    │   └── InvalidFile                                features, annotations, manifests, checkpoints
+    ├── NotFound             NOT_FOUND           404   no such model, no such object
+    ├── Unauthenticated      UNAUTHENTICATED     401
+    ├── PermissionDenied     PERMISSION_DENIED   403   a URI outside the allowed roots
+    ├── ResourceExhausted    RESOURCE_EXHAUSTED  429   the caller's own quota
+    ├── Unavailable          UNAVAILABLE         503   the service is full, starting or stopping
+    ├── DeadlineExceeded     DEADLINE_EXCEEDED   504
+    ├── Cancelled            CANCELLED           499   the caller went away
+    ├── MissingDependency    FAILED_PRECONDITION 501   an extra or a system library is not installed
+    └── Internal             INTERNAL            500   a bug of ours
+
+Triton's Python backend has no word for half of these and turns every error of an inner model
+into INTERNAL, so an error crosses Triton inside its message: ``[CODE] text`` or
+``[CODE;retry=1.5] text`` (``to_wire`` and ``from_wire``).
+"""
+
+from __future__ import annotations
+
+import re
+from typing import ClassVar
+
+
+class BacktalError(Exception):
+    """Any error that has an answer: what was wrong, its value, and what is allowed."""
+
+    grpc_code: ClassVar[str] = "INTERNAL"
+    http_status: ClassVar[int] = 500
+
+    def __init__(self, message: str, *, retry_after_seconds: float | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.retry_after_seconds = retry_after_seconds
+
+
+class InvalidArgument(BacktalError):
+    """The caller can mend it: the request, a file or a setting is wrong."""
+
+    grpc_code = "INVALID_ARGUMENT"
+    http_status = 400
+
+
+class InvalidVideo(InvalidArgument):
+    """The bytes are no video, hold no video stream, or do not decode to what they declare."""
+
+
+class LimitExceeded(InvalidArgument):
+    """The video is longer or larger than the operator allows."""
+
+
+class InvalidFile(InvalidArgument):
+    """A file of features, annotations, clicks, settings or weights is not what it should be."""
+
+
+class NotFound(BacktalError):
+    """No such model, file or object."""
+
+    grpc_code = "NOT_FOUND"
+    http_status = 404
+
+
+class Unauthenticated(BacktalError):
+    """No key, or one that is not known."""
+
+    grpc_code = "UNAUTHENTICATED"
+    http_status = 401
+
+
+class PermissionDenied(BacktalError):
+    """The caller may not have this: a URI outside the allowed roots, another key's model."""
+
+    grpc_code = "PERMISSION_DENIED"
+    http_status = 403
+
+
+class ResourceExhausted(BacktalError):
+    """The caller is beyond its own quota."""
+
+    grpc_code = "RESOURCE_EXHAUSTED"
+    http_status = 429
+
+
+class Unavailable(BacktalError):
+    """The service is full, starting or stopping; the caller may try again."""
+
+    grpc_code = "UNAVAILABLE"
+    http_status = 503
+
+
+class DeadlineExceeded(BacktalError):
+    """The caller's deadline passed before the answer was there."""
+
+    grpc_code = "DEADLINE_EXCEEDED"
+    http_status = 504
+
+
+class Cancelled(BacktalError):
+    """The caller went away."""
+
+    grpc_code = "CANCELLED"
+    http_status = 499
+
+
+class MissingDependency(BacktalError):
+    """An extra or a system library that this needs is not installed."""
+
+    grpc_code = "FAILED_PRECONDITION"
+    http_status = 501
+
+
+class Internal(BacktalError):
+    """A bug of ours."""
+
+
+_BY_CODE: dict[str, type[BacktalError]] = {
+    kind.grpc_code: kind
+    for kind in (
+        InvalidArgument,
+        NotFound,
+        Unauthenticated,
+        PermissionDenied,
+        ResourceExhausted,
+        Unavailable,
+        DeadlineExceeded,
+        Cancelled,
+        MissingDependency,
+        Internal,
+    )
+}
+
+# Triton may put the names of the models it passed through in front of our prefix.
+_WIRE = re.compile(r"\[(?P<code>[A-Z_]+)(?:;retry=(?P<retry>[0-9.]+))?\] (?P<text>.*)", re.DOTALL)
+
+
+def to_wire(error: BacktalError) -> str:
+    """The error as one line of text that survives Triton: ``[CODE;retry=SECONDS] message``."""
+    retry = error.retry_after_seconds
+    suffix = "" if retry is None else f";retry={retry:g}"
+    return f"[{error.grpc_code}{suffix}] {error.message}"
+
+
+def from_wire(text: str) -> BacktalError | None:
+    """The error that ``to_wire`` wrote, found anywhere in ``text``; None where there is none."""
+    found = _WIRE.search(text)
+    if found is None or found["code"] not in _BY_CODE:
+        return None
+    retry = float(found["retry"]) if found["retry"] else None
+    return _BY_CODE[found["code"]](found["text"], retry_after_seconds=retry)

@@ -1,0 +1,1 @@
+"""From a class activation sequence to segments: windows, normalisation, scoring, NMS."""

@@ -1,0 +1,151 @@
+"""What a bundle is: its classes, clip plan, grid of positions, networks, localization settings.
+
+A checkpoint carries a `BundleDescription`; export adds the names and hashes of the networks it
+wrote and calls the whole a `Manifest`. Serving and offline work read everything from it: nothing
+is configured twice.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from backtal.localization.settings import LocalizationSettings
+from backtal.settings import Settings, read_json
+
+MANIFEST_NAME = "manifest.json"
+
+StreamName = Literal["rgb", "flow"]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class ClipPlan(Settings):
+    """Which frames make a clip.
+
+    The video is read at `frames_per_second` (for each tick the frame that is on show then), its
+    short side scaled to `short_side_pixels` and its middle `crop_pixels` square cut out. Clip i
+    is the `frames_per_clip` frames from tick ``i * stride_frames`` on.
+    """
+
+    frames_per_second: float = Field(default=25.0, gt=0, le=240)
+    frames_per_clip: int = Field(default=16, ge=1, le=256)
+    stride_frames: int = Field(default=16, ge=1, le=1024)
+    short_side_pixels: int = Field(default=256, ge=16, le=2048)
+    crop_pixels: int = Field(default=224, ge=16, le=2048)
+
+    @model_validator(mode="after")
+    def _crop_fits(self) -> ClipPlan:
+        if self.crop_pixels > self.short_side_pixels:
+            raise ValueError(
+                f"crop_pixels {self.crop_pixels} is larger than short_side_pixels "
+                f"{self.short_side_pixels}"
+            )
+        return self
+
+    @property
+    def stride_seconds(self) -> float:
+        """Seconds from the start of one clip to the start of the next."""
+        return self.stride_frames / self.frames_per_second
+
+
+class Backbone(Settings):
+    """The network that turns a stream's clips into features."""
+
+    name: str = Field(min_length=1)
+    stream: StreamName
+    sha256: Sha256 = Field(description="of weights, graph and normalisation, not the precision")
+    feature_dim: int = Field(ge=1)
+
+
+class Grid(Settings):
+    """The positions of the CAS: seconds each stands for, and how many make a window (T)."""
+
+    position_seconds: float = Field(gt=0)
+    window_positions: int = Field(ge=2)
+
+
+class CasKind(Settings):
+    """What the CAS network gives: see DESIGN, contracts between stages.
+
+    `logits` are min-max normalised by localization, a `probability` is taken as it is. With
+    `background`, the last of its classes is background. With `magnitude`, a second output is the
+    feature magnitude [B, L].
+    """
+
+    kind: Literal["logits", "probability"]
+    background: bool
+    magnitude: bool
+    halo_positions: int = Field(default=4, ge=0)
+
+
+class BundleDescription(Settings):
+    """What a checkpoint says about itself, and all that a pipeline must know."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_.-]*$")
+    classes: tuple[str, ...] = Field(min_length=1)
+    clip_plan: ClipPlan
+    backbones: tuple[Backbone, ...] = Field(min_length=1, max_length=2)
+    grid: Grid
+    cas: CasKind
+    localization: LocalizationSettings
+
+    @model_validator(mode="after")
+    def _consistent(self) -> BundleDescription:
+        if len(set(self.classes)) != len(self.classes):
+            raise ValueError("classes holds a name twice")
+        streams = [backbone.stream for backbone in self.backbones]
+        if len(set(streams)) != len(streams):
+            raise ValueError(f"backbones name a stream twice: {streams}")
+        return self
+
+    @property
+    def feature_dim(self) -> int:
+        """D: the features of all streams, concatenated in the order of `backbones`."""
+        return sum(backbone.feature_dim for backbone in self.backbones)
+
+    @property
+    def cas_channels(self) -> int:
+        """C, or C + 1 where the last one is background."""
+        return len(self.classes) + int(self.cas.background)
+
+
+class Network(Settings):
+    """An ONNX file of the repository: ``<model>/1/model.onnx``, loaded under `model`'s name."""
+
+    model: str = Field(pattern=r"^[a-z0-9][a-z0-9_.-]*$")
+    sha256: Sha256
+    precision: Literal["float32", "float16", "bfloat16", "int8"] = "float32"
+
+
+class Manifest(Settings):
+    """A bundle as it is served."""
+
+    schema_version: Literal[1] = 1
+    description: BundleDescription
+    backbones: dict[StreamName, Network]
+    cas: Network
+    training: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Manifest:
+        wanted = {backbone.stream for backbone in self.description.backbones}
+        if set(self.backbones) != wanted:
+            raise ValueError(f"networks for {sorted(self.backbones)}, streams {sorted(wanted)}")
+        return self
+
+    @property
+    def sha256(self) -> str:
+        """The bundle's hash: of the whole manifest, and through it of every network."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+
+    @classmethod
+    def load(cls, path: Path) -> Manifest:
+        """Read `path`, a manifest.json. InvalidFile names what does not fit."""
+        return read_json(cls, path)
+
+    def save(self, path: Path) -> None:
+        """Write manifest.json."""
+        path.write_text(self.model_dump_json(indent=2) + "\n")

@@ -1,0 +1,1 @@
+"""Export: checkpoints and backbones to ONNX, and a Triton model repository from them."""

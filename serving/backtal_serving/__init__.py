@@ -1,0 +1,1 @@
+"""Serving: Triton's launcher and supervisor, its backends, and the models' code."""

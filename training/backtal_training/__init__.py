@@ -1,0 +1,1 @@
+"""Training: features and background clicks in, a checkpoint that describes itself out."""
