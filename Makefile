@@ -1,0 +1,44 @@
+# make demo                 set everything up in .venv and run the main job
+# make demo VIDEO=my.mp4    the same on a video of your own
+# make test                 set everything up and run the tests
+# make help                 the rest
+.DEFAULT_GOAL := help
+.PHONY: help install demo test test-long check format system serve clean
+
+PYTHON ?=
+VENV := .venv
+RUN := $(VENV)/bin/python
+
+help:  ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
+
+install:  ## .venv with backtal and all that it needs; PYTHON=... chooses the interpreter
+	@PYTHON="$(PYTHON)" tools/install
+
+demo: install  ## a video in, timed segments out, through a real Triton; VIDEO=my.mp4 for yours
+	@$(RUN) demo/run.py $(if $(VIDEO),--video "$(VIDEO)")
+
+serve: install  ## the service alone, with the demo's repository, until Ctrl-C
+	@$(RUN) demo/run.py --serve
+
+test: install  ## the tests; TESTS="tests/unit -k name" for some of them
+	@$(RUN) -m pytest -m "not long" $(TESTS)
+
+test-long: install  ## soaks, floods, long fuzzing, the whole corpus made anew
+	@$(RUN) -m pytest -m long $(TESTS)
+
+check: install  ## lint, format, types, and which package may import which
+	@$(VENV)/bin/ruff check .
+	@$(VENV)/bin/ruff format --check .
+	@$(VENV)/bin/mypy
+	@$(VENV)/bin/lint-imports
+
+format: install  ## put the code into its form
+	@$(VENV)/bin/ruff check --fix .
+	@$(VENV)/bin/ruff format .
+
+system:  ## as root, on Debian or Ubuntu: what some tests want and are skipped without
+	@tools/system
+
+clean:  ## remove .venv, what the demo wrote, and the caches
+	@rm -rf $(VENV) var build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
