@@ -1,0 +1,27 @@
+"""A server for the length of a `with` block: `backtal detect` and tests use it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from backtal_serving.server import ServerOptions, TritonServer
+from backtal_serving.settings import ServingSettings
+
+
+class EmbeddedServer(TritonServer):
+    """A Triton on a free port of loopback that serves `repository`; see `TritonServer`.
+
+    with EmbeddedServer(repository, [folder]) as server:
+        Client(server.grpc_address)
+    """
+
+    def __init__(
+        self,
+        repository: Path,
+        allowed_roots: Iterable[Path] = (),
+        *,
+        log_file: Path | None = None,
+    ) -> None:
+        settings = ServingSettings(allowed_roots=tuple(allowed_roots))
+        super().__init__(ServerOptions(repository=repository, settings=settings, log_file=log_file))

@@ -1,0 +1,156 @@
+"""The public model of a bundle inside Triton: video, URI or features in, timed segments out.
+
+A bundle's ``model.py`` imports `TritonPythonModel` from here. The networks are inner models,
+reached by Triton's own calls between models (BLS); all else is `backtal.pipeline`.
+"""
+
+from __future__ import annotations
+
+import json
+import traceback
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import triton_python_backend_utils as pb_utils
+from numpy.typing import NDArray
+
+from backtal.errors import (
+    BacktalError,
+    Cancelled,
+    Internal,
+    InvalidArgument,
+    NotFound,
+    PermissionDenied,
+    Unavailable,
+    from_wire,
+    to_wire,
+)
+from backtal.manifest import MANIFEST_NAME, Manifest
+from backtal.pipeline import Answer, CasOutput, Pipeline, Progress
+from backtal_serving import wire
+from backtal_serving.numpy_version import check_numpy
+from backtal_serving.settings import ServingSettings
+
+# The nearest code that Triton has; the message carries the true one.
+_TRITON_CODES = (
+    (InvalidArgument, pb_utils.TritonError.INVALID_ARG),
+    (NotFound, pb_utils.TritonError.NOT_FOUND),
+    (PermissionDenied, pb_utils.TritonError.INVALID_ARG),
+    (Unavailable, pb_utils.TritonError.UNAVAILABLE),
+    (Cancelled, pb_utils.TritonError.CANCELLED),
+)
+
+
+class InnerModels:
+    """The pipeline's `Stages`, answered by the other models of this Triton."""
+
+    def __init__(self, manifest: Manifest) -> None:
+        self._manifest = manifest
+
+    def features(self, stream: str, clips: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Clips [n, 16, 224, 224, 3] to features [n, D] by the stream's backbone."""
+        model = self._manifest.backbones[stream].model  # type: ignore[index]
+        return _call(model, {"clips": clips}, ["features"])["features"]
+
+    def cas(self, features: NDArray[np.float32]) -> CasOutput:
+        """Features [B, D, L] to the raw CAS [B, C(+1), L] and, where there is one, magnitude."""
+        names = ["cas", "magnitude"] if self._manifest.description.cas.magnitude else ["cas"]
+        outputs = _call(self._manifest.cas.model, {"features": features}, names)
+        return CasOutput(cas=outputs["cas"], magnitude=outputs.get("magnitude"))
+
+
+class TritonPythonModel:
+    """One instance of a bundle; instances of one model run side by side."""
+
+    def initialize(self, args: dict[str, str]) -> None:
+        """Read the manifest beside model.py and the launcher's settings."""
+        check_numpy()
+        folder = Path(args["model_repository"]) / args["model_version"]
+        config = json.loads(args["model_config"])
+        self._settings = ServingSettings.from_environment()
+        self._manifest = Manifest.load(folder / MANIFEST_NAME)
+        self._pipeline = Pipeline(
+            self._manifest, InnerModels(self._manifest), self._settings.limits
+        )
+        self._decoupled = pb_utils.using_decoupled_model_transaction_policy(config)
+
+    def execute(self, requests: list[Any]) -> list[Any] | None:
+        """Answer each request: as the return value, or through its sender where decoupled."""
+        if not self._decoupled:
+            return [self._respond(request) for request in requests]
+        for request in requests:
+            self._stream(request)
+        return None
+
+    def _respond(self, request: Any) -> Any:
+        try:
+            answer = self._run(request)
+            return _response(wire.encode(answer, self._manifest, request.requested_output_names()))
+        except Exception as error:
+            return _error_response(error)
+
+    def _stream(self, request: Any) -> None:
+        sender = request.get_response_sender()
+        requested = request.requested_output_names()
+        final = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL
+
+        def send_progress(progress: Progress) -> None:
+            if "progress" in requested and not request.is_cancelled():
+                sender.send(_response(wire.encode_progress(progress)))
+
+        try:
+            answer = self._run(request, send_progress)
+            response = _response(wire.encode(answer, self._manifest, requested))
+        except Exception as error:
+            response = _error_response(error)
+        sender.send(response, flags=final)
+
+    def _run(self, request: Any, on_progress: Any = None) -> Answer:
+        tensors = {tensor.name(): tensor.as_numpy() for tensor in request.inputs()}
+        parameters = json.loads(request.parameters() or "{}")
+        decoded = wire.decode(tensors, parameters, self._manifest, self._settings.allowed_roots)
+        # Large videos: the pipeline has its own copy, spooled.
+        del tensors
+        progress = {} if on_progress is None else {"on_progress": on_progress}
+        return self._pipeline.run(decoded, is_cancelled=request.is_cancelled, **progress)
+
+
+def _call(
+    model: str, inputs: Mapping[str, NDArray[Any]], outputs: list[str]
+) -> dict[str, NDArray[Any]]:
+    """Run an inner model. Its errors come back as INTERNAL, with the true code in the message."""
+    request = pb_utils.InferenceRequest(
+        model_name=model,
+        requested_output_names=outputs,
+        inputs=[
+            pb_utils.Tensor(name, np.ascontiguousarray(values)) for name, values in inputs.items()
+        ],
+        # Without this, a network on a GPU leaves its answer there, where NumPy cannot read it.
+        preferred_memory=pb_utils.PreferredMemory(pb_utils.TRITONSERVER_MEMORY_CPU),
+    )
+    response = request.exec()
+    if response.has_error():
+        text = response.error().message()
+        raise from_wire(text) or Internal(f"{model}: {text}")
+    tensors = {tensor.name(): tensor.as_numpy() for tensor in response.output_tensors()}
+    return {name: tensors[name] for name in outputs}
+
+
+def _response(tensors: Mapping[str, NDArray[Any]]) -> Any:
+    return pb_utils.InferenceResponse(
+        output_tensors=[pb_utils.Tensor(name, values) for name, values in tensors.items()]
+    )
+
+
+def _error_response(error: Exception) -> Any:
+    """The answer to a request that failed: a bug of ours is told in the log and only there."""
+    if not isinstance(error, BacktalError) or type(error) is Internal:
+        pb_utils.Logger.log_error("".join(traceback.format_exception(error)))
+        error = Internal("a bug of the server; its log says more")
+    code = next(
+        (code for kind, code in _TRITON_CODES if isinstance(error, kind)),
+        pb_utils.TritonError.INTERNAL,
+    )
+    return pb_utils.InferenceResponse(error=pb_utils.TritonError(to_wire(error), code))

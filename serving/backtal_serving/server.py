@@ -1,0 +1,266 @@
+"""One Triton of our own: started on loopback, waited for, stopped without a trace."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+
+from backtal.errors import InvalidArgument, NotFound, Unavailable
+from backtal_serving.launcher import Installation, Layout, find_installation, lay_out
+from backtal_serving.settings import ServingSettings
+
+LOOPBACK = "127.0.0.1"
+SHARED_MEMORY = Path("/dev/shm")
+POLL_SECONDS = 0.02
+# Beyond Triton's own exit timeout: it finishes what is in flight, then unloads.
+GRACE_SECONDS = 5.0
+TAIL_LINES = 12
+MAXIMUM_LINE = 500
+# Triton starts its own error lines with E and the date.
+_ERROR_LINE = re.compile(r"E\d{4} |error: ")
+_TETHER = Path(__file__).with_name("tether.py")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerOptions:
+    """How a server is started.
+
+    repository: a model repository as `backtal export` writes it.
+    grpc_port, http_port: on loopback; None is a free port for gRPC, and no HTTP.
+    log_file: Triton's and the models' log, appended to; None keeps it for errors at start only.
+    model_config_name: takes ``<model>/configs/NAME.pbtxt`` where it exists.
+    startup_timeout_seconds: how long the models may take to load.
+    exit_timeout_seconds: how long requests in flight may take after a stop.
+    """
+
+    repository: Path
+    settings: ServingSettings = field(default_factory=ServingSettings)
+    grpc_port: int | None = None
+    http_port: int | None = None
+    log_file: Path | None = None
+    model_config_name: str | None = None
+    startup_timeout_seconds: float = 120.0
+    exit_timeout_seconds: int = 10
+
+    def __post_init__(self) -> None:
+        if not self.repository.is_dir():
+            raise NotFound(f"no such model repository: {self.repository}")
+        for name, port in (("gRPC", self.grpc_port), ("HTTP", self.http_port)):
+            if port is not None and not 1 <= port <= 65535:
+                raise InvalidArgument(f"{name} port {port} is not between 1 and 65535")
+
+
+class TritonServer:
+    """A tritonserver and its children, from `start` to `stop`.
+
+    A context manager: ready inside, gone after. `exit_code` is 0 after a clean stop.
+    """
+
+    def __init__(self, options: ServerOptions) -> None:
+        self.options = options
+        self.exit_code: int | None = None
+        # Triton's shared memory is found again by this name when it could not remove it itself.
+        self.shared_memory_prefix = f"backtal-{os.getpid()}-{secrets.token_hex(4)}-"
+        self.grpc_port = options.grpc_port or 0
+        self._process: subprocess.Popen[bytes] | None = None
+        self._folder: Path | None = None
+
+    @property
+    def grpc_address(self) -> str:
+        """HOST:PORT for `tritonclient.grpc`."""
+        return f"{LOOPBACK}:{self.grpc_port}"
+
+    @property
+    def http_address(self) -> str | None:
+        """HOST:PORT of Triton's own HTTP, None where it is off."""
+        port = self.options.http_port
+        return None if port is None else f"{LOOPBACK}:{port}"
+
+    @property
+    def process_id(self) -> int | None:
+        """Of the tritonserver, which leads its own process group. None when not running."""
+        return None if self._process is None else self._process.pid
+
+    @property
+    def log_file(self) -> Path:
+        """Where Triton and the models write."""
+        if self.options.log_file is not None:
+            return self.options.log_file
+        if self._folder is None:
+            raise Unavailable("the server was not started")
+        return self._folder / "triton.log"
+
+    def __enter__(self) -> TritonServer:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Start and wait until every model is ready.
+
+        Raises MissingDependency, or Unavailable with the log's last lines if Triton ends at start
+        or is not ready in time.
+        """
+        if self._process is not None:
+            raise InvalidArgument("the server is running already")
+        installation = find_installation()
+        self._folder = Path(tempfile.mkdtemp(prefix="backtal-triton-"))
+        try:
+            self._launch(installation, lay_out(installation, self._folder))
+            self._wait_until_ready()
+        except BaseException:
+            self.stop()
+            raise
+
+    def stop(self) -> int:
+        """SIGTERM, wait for what is in flight, SIGKILL what is left; the exit code.
+
+        Nothing of the server outlives this: no process of its group, no shared memory of its name.
+        """
+        process, self._process = self._process, None
+        if process is not None:
+            self.exit_code = self._end(process)
+            for region in SHARED_MEMORY.glob(f"{self.shared_memory_prefix}*"):
+                region.unlink(missing_ok=True)
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder = None
+        return 0 if self.exit_code is None else self.exit_code
+
+    def wait(self, timeout_seconds: float | None = None) -> int | None:
+        """The exit code once Triton has ended by itself, None after `timeout_seconds`."""
+        if self._process is None:
+            return self.exit_code
+        try:
+            return self._process.wait(timeout_seconds)
+        except subprocess.TimeoutExpired:
+            return None
+
+    def log_tail(self) -> str:
+        """The log's last errors, then its last lines, without Triton's tables."""
+        try:
+            text = self.log_file.read_text(errors="replace")
+        except OSError:
+            return "(no log)"
+        lines = [line[:MAXIMUM_LINE] for line in text.splitlines() if line[:1] not in "+|"]
+        last = lines[-TAIL_LINES:]
+        errors = [line for line in lines[:-TAIL_LINES] if _ERROR_LINE.match(line)]
+        return "\n".join([*errors[-TAIL_LINES:], *last])
+
+    def _launch(self, installation: Installation, layout: Layout) -> None:
+        self.grpc_port = self.options.grpc_port or free_port()
+        command = [str(installation.tritonserver), *self._arguments(layout)]
+        environment = {**layout.environment, **self.options.settings.to_environment()}
+        self.log_file.parent.mkdir(parents=True, exist_ok=True)
+        with self.log_file.open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-I", "-S", str(_TETHER), str(os.getpid()), *command],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=environment,
+                start_new_session=True,
+            )
+
+    def _arguments(self, layout: Layout) -> list[str]:
+        options = self.options
+        arguments = [
+            f"--model-repository={options.repository.resolve()}",
+            f"--backend-directory={layout.backends}",
+            f"--backend-config=python,shm-region-prefix-name={self.shared_memory_prefix}",
+            # Our configurations are complete; completing them starts each model's stub twice.
+            "--disable-auto-complete-config",
+            "--allow-grpc=true",
+            f"--grpc-address={LOOPBACK}",
+            f"--grpc-port={self.grpc_port}",
+            # Else a large request's memory is kept for the next one.
+            "--grpc-infer-allocation-pool-size=0",
+            "--allow-metrics=false",
+            f"--exit-timeout-secs={options.exit_timeout_seconds}",
+        ]
+        if options.http_port is None:
+            arguments.append("--allow-http=false")
+        else:
+            arguments += [
+                "--allow-http=true",
+                f"--http-address={LOOPBACK}",
+                f"--http-port={options.http_port}",
+            ]
+        if options.model_config_name is not None:
+            arguments.append(f"--model-config-name={options.model_config_name}")
+        return arguments
+
+    def _wait_until_ready(self) -> None:
+        deadline = time.monotonic() + self.options.startup_timeout_seconds
+        process = self._process
+        assert process is not None
+        # Triton opens its port when all models are loaded, and ends if one of them is not.
+        while not _accepts(self.grpc_port) or not _is_ready(self.grpc_address):
+            if process.poll() is not None:
+                raise Unavailable(
+                    f"Triton ended at start with exit code {process.returncode}; the end of its "
+                    f"log:\n{self.log_tail()}"
+                )
+            if time.monotonic() > deadline:
+                raise Unavailable(
+                    f"Triton was not ready after {self.options.startup_timeout_seconds:g} s; the "
+                    f"end of its log:\n{self.log_tail()}"
+                )
+            time.sleep(POLL_SECONDS)
+        if process.poll() is not None:
+            raise Unavailable(
+                f"port {self.grpc_port} is taken by another server, Triton ended with exit code "
+                f"{process.returncode}; the end of its log:\n{self.log_tail()}"
+            )
+
+    def _end(self, process: subprocess.Popen[bytes]) -> int:
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(self.options.exit_timeout_seconds + GRACE_SECONDS)
+        # The group outlives its leader where a model's stub was busy, and ignores SIGTERM.
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        return process.wait()
+
+
+def free_port() -> int:
+    """A TCP port of loopback that was free just now."""
+    with socket.socket() as probe:
+        probe.bind((LOOPBACK, 0))
+        return int(probe.getsockname()[1])
+
+
+def _accepts(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.settimeout(1.0)
+        return probe.connect_ex((LOOPBACK, port)) == 0
+
+
+def _is_ready(address: str) -> bool:
+    from tritonclient.grpc import InferenceServerClient, InferenceServerException
+
+    with InferenceServerClient(address) as client:
+        try:
+            return bool(client.is_server_ready(client_timeout=5.0))
+        except InferenceServerException:
+            return False

@@ -1,0 +1,37 @@
+"""What the launcher tells the models inside Triton: one JSON in their environment."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from backtal.errors import InvalidFile
+from backtal.settings import Settings, parse
+from backtal.video.limits import VideoLimits
+
+SETTINGS_VARIABLE = "BACKTAL_SETTINGS"
+
+
+class ServingSettings(Settings):
+    """How the models of one server behave.
+
+    `allowed_roots` are folders whose files a `uri` may name; `limits` is what a video may be.
+    """
+
+    allowed_roots: tuple[Path, ...] = ()
+    limits: VideoLimits = VideoLimits()
+
+    def to_environment(self) -> dict[str, str]:
+        """The variable from which `from_environment` reads these settings again."""
+        return {SETTINGS_VARIABLE: self.model_dump_json()}
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> ServingSettings:
+        """The settings that the launcher set, or the defaults. InvalidFile by key and value."""
+        text = environment.get(SETTINGS_VARIABLE, "{}")
+        try:
+            return parse(cls, json.loads(text), source=SETTINGS_VARIABLE)
+        except json.JSONDecodeError as error:
+            raise InvalidFile(f"{SETTINGS_VARIABLE} is no JSON: {error}") from None
