@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import unquote_to_bytes, urlsplit
@@ -9,6 +11,7 @@ from urllib.parse import unquote_to_bytes, urlsplit
 from backtal.errors import InvalidArgument, NotFound, PermissionDenied
 
 ALLOWED_SCHEMES = ("file",)
+MAX_CHARACTERS = 4096
 
 
 def resolve(uri: str, allowed_roots: Sequence[Path]) -> Path:
@@ -18,14 +21,21 @@ def resolve(uri: str, allowed_roots: Sequence[Path]) -> Path:
     outside `allowed_roots` (whether it exists or not), NotFound for one inside that is not there,
     InvalidArgument for a folder or a device.
     """
-    path = _absolute_path(uri).resolve()
-    roots = [root.resolve() for root in allowed_roots]
+    if len(uri) > MAX_CHARACTERS:
+        raise InvalidArgument(f"uri has {len(uri)} characters, allowed are {MAX_CHARACTERS}")
+    # Not Path.resolve, which raises for a loop of links.
+    path = Path(os.path.realpath(_absolute_path(uri)))
+    roots = [Path(os.path.realpath(root)) for root in allowed_roots]
     if not any(path.is_relative_to(root) for root in roots):
         allowed = ", ".join(map(str, roots)) or "none: the server was started without any"
         raise PermissionDenied(f"uri {uri!r} is outside the allowed roots ({allowed})")
-    if not path.exists():
-        raise NotFound(f"uri {uri!r}: no such file")
-    if not path.is_file():
+    try:
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        raise NotFound(f"uri {uri!r}: no such file") from None
+    except OSError as error:
+        raise InvalidArgument(f"uri {uri!r} cannot be looked up: {error.strerror}") from None
+    if not stat.S_ISREG(mode):
         raise InvalidArgument(f"uri {uri!r} is no regular file")
     return path
 
