@@ -146,6 +146,8 @@ def _response(tensors: Mapping[str, NDArray[Any]]) -> Any:
 
 def _error_response(error: Exception) -> Any:
     """The answer to a request that failed: a bug of ours is told in the log and only there."""
+    if isinstance(error, Cancelled):
+        pb_utils.Logger.log_info("a request was given up by its caller")
     if not isinstance(error, BacktalError) or type(error) is Internal:
         pb_utils.Logger.log_error("".join(traceback.format_exception(error)))
         error = Internal("a bug of the server; its log says more")

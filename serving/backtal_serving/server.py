@@ -117,12 +117,15 @@ class TritonServer:
     def start(self) -> None:
         """Start and wait until every model is ready.
 
-        Raises MissingDependency, or Unavailable with the log's last lines if Triton ends at start
-        or is not ready in time.
+        Raises MissingDependency; Unavailable for a port that is taken, and with the log's last
+        lines if Triton ends at start or is not ready in time.
         """
         if self._process is not None:
             raise InvalidArgument("the server is running already")
         installation = find_installation()
+        for port in (self.options.grpc_port, self.options.http_port):
+            if port is not None:
+                _check_free(port)
         self._folder = Path(tempfile.mkdtemp(prefix="backtal-triton-"))
         try:
             self._launch(installation, lay_out(installation, self._folder))
@@ -226,11 +229,6 @@ class TritonServer:
                     f"end of its log:\n{self.log_tail()}"
                 )
             time.sleep(POLL_SECONDS)
-        if process.poll() is not None:
-            raise Unavailable(
-                f"port {self.grpc_port} is taken by another server, Triton ended with exit code "
-                f"{process.returncode}; the end of its log:\n{self.log_tail()}"
-            )
 
     def _end(self, process: subprocess.Popen[bytes]) -> int:
         if process.poll() is None:
@@ -248,6 +246,18 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind((LOOPBACK, 0))
         return int(probe.getsockname()[1])
+
+
+def _check_free(port: int) -> None:
+    # Triton binds only when its models are loaded: till then the other server would answer for it.
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((LOOPBACK, port))
+        except OSError as error:
+            raise Unavailable(
+                f"port {port} of {LOOPBACK} cannot be had: {error.strerror}"
+            ) from None
 
 
 def _accepts(port: int) -> bool:
