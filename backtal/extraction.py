@@ -1,0 +1,149 @@
+"""From a video to its features: decode windows, clips, and each stream's backbone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from backtal.clips import ClipAssembler, clip_times
+from backtal.errors import Internal, InvalidArgument
+from backtal.features import FeatureProvenance, FeatureSequence, FloatArray
+from backtal.manifest import ClipPlan, Manifest
+from backtal.prefetch import Prefetch
+from backtal.run_control import Progress, RunControl
+from backtal.stages import Stages
+from backtal.video import RESIZER, DecoderName, Video, VideoLimits, open_video
+
+CLIPS_PER_BATCH = 4
+
+
+@dataclass(frozen=True, eq=False)
+class Extracted:
+    """Features, and what decoding found; `num_frames_declared` is None where nothing is said."""
+
+    features: FeatureSequence
+    warnings: tuple[str, ...] = ()
+    num_frames_declared: int | None = None
+
+
+class FeatureExtractor:
+    """The first half of a bundle's pipeline. It keeps nothing between videos."""
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        stages: Stages,
+        limits: VideoLimits,
+        decoder: DecoderName = "pyav",
+    ) -> None:
+        self._manifest = manifest
+        self._description = manifest.description
+        self._stages = stages
+        self._limits = limits
+        self._decoder: DecoderName = decoder
+
+    @property
+    def provenance(self) -> FeatureProvenance:
+        """What the features of this extractor are made by."""
+        description = self._description
+        networks = [self._manifest.backbones[backbone.stream] for backbone in description.backbones]
+        return FeatureProvenance(
+            decoder=self._decoder,
+            resizer=RESIZER,
+            clip_plan=description.clip_plan,
+            backbone_sha256=tuple(backbone.sha256 for backbone in description.backbones),
+            precision=",".join(network.precision for network in networks),
+        )
+
+    def extract(
+        self,
+        source: Path | bytes,
+        *,
+        allow_partial: bool = False,
+        control: RunControl | None = None,
+    ) -> Extracted:
+        """The features of a whole video, decoded one batch of clips ahead of the backbone.
+
+        Raises NotFound, InvalidVideo, LimitExceeded; Cancelled within one batch of clips;
+        InvalidArgument where the bundle needs more than RGB.
+        """
+        self._check_streams()
+        control = control or RunControl()
+        with closing(open_video(source, self._limits, decoder=self._decoder)) as video:
+            values = self._values(video, allow_partial, control)
+            report = video.report
+            declared = video.description.num_frames
+        control.on_progress(Progress(report.duration_seconds, report.duration_seconds))
+        start, end = clip_times(self._description.clip_plan, report.duration_seconds)
+        features = FeatureSequence(
+            values=values,
+            clip_start_seconds=start,
+            clip_end_seconds=end,
+            duration_seconds=report.duration_seconds,
+            num_frames_decoded=report.num_frames,
+            streams=tuple(backbone.stream for backbone in self._description.backbones),
+            provenance=self.provenance,
+        )
+        return Extracted(features, report.warnings, declared)
+
+    def _values(self, video: Video, allow_partial: bool, control: RunControl) -> FloatArray:
+        plan = self._description.clip_plan
+        declared_seconds = video.description.duration_seconds or 0.0
+        parts: list[FloatArray] = []
+        num_clips = 0
+        with Prefetch(clip_batches(video, plan, allow_partial), name="decode") as batches:
+            for clips in batches:
+                control.check_cancelled()
+                with control.measure("features"):
+                    parts.append(self._features(clips))
+                num_clips += len(clips)
+                done_seconds = num_clips * plan.stride_seconds
+                total_seconds = declared_seconds or done_seconds
+                control.on_progress(Progress(min(done_seconds, total_seconds), total_seconds))
+        control.add_seconds("decode", batches.busy_seconds)
+        control.check_cancelled()
+        return np.ascontiguousarray(np.concatenate(parts).T)
+
+    def _features(self, clips: NDArray[np.uint8]) -> FloatArray:
+        parts = []
+        for backbone in self._description.backbones:
+            part = self._stages.features(backbone.stream, clips)
+            if part.shape != (len(clips), backbone.feature_dim):
+                raise Internal(
+                    f"backbone {backbone.name} gave features {list(part.shape)} for "
+                    f"{len(clips)} clips, expected [{len(clips)}, {backbone.feature_dim}]"
+                )
+            parts.append(part)
+        return np.concatenate(parts, axis=1)
+
+    def _check_streams(self) -> None:
+        for backbone in self._description.backbones:
+            if backbone.stream != "rgb":
+                raise InvalidArgument(
+                    f"bundle {self._description.name} needs the stream {backbone.stream!r}, which "
+                    f"is not computed from videos: send features"
+                )
+
+
+def clip_batches(video: Video, plan: ClipPlan, allow_partial: bool) -> Iterator[NDArray[np.uint8]]:
+    """A video's clips, CLIPS_PER_BATCH at a time from its start: uint8 [n, F, H, W, 3]."""
+    batch: list[NDArray[np.uint8]] = []
+    for clip in _clips(video, plan, allow_partial):
+        batch.append(clip)
+        if len(batch) == CLIPS_PER_BATCH:
+            yield np.stack(batch)
+            batch = []
+    if batch:
+        yield np.stack(batch)
+
+
+def _clips(video: Video, plan: ClipPlan, allow_partial: bool) -> Iterator[NDArray[np.uint8]]:
+    assembler = ClipAssembler(plan)
+    for window in video.windows(plan, allow_partial=allow_partial):
+        yield from assembler.add(window)
+    yield from assembler.finish()

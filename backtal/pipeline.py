@@ -1,0 +1,227 @@
+"""From a video, or from features, to timed segments: plain Python over the `Stages` seam.
+
+    decode window -> clips -> features, each stream      (decoding runs one batch ahead)
+    features [D, N] -> grid of positions -> CAS, in chunks -> segments
+
+Inside Triton the stages are calls to inner models, elsewhere ONNX Runtime in process. Clips go
+to a network in batches of CLIPS_PER_BATCH counted from the video's start, so that both send the
+same batches and answer the same bits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from backtal.errors import Internal, InvalidArgument
+from backtal.extraction import CLIPS_PER_BATCH, Extracted, FeatureExtractor
+from backtal.features import FeatureSequence, FloatArray, position_middles
+from backtal.manifest import Manifest
+from backtal.run_control import Progress, RunControl
+from backtal.segments import Segment
+from backtal.stages import CasOutput, Stages
+from backtal.video import DecoderName, VideoLimits
+
+__all__ = [
+    "CLIPS_PER_BATCH",
+    "Answer",
+    "CasOutput",
+    "Pipeline",
+    "Progress",
+    "Request",
+    "Stages",
+    "chunked_cas",
+]
+
+CAS_CHUNK_POSITIONS = 512
+
+
+@dataclass(frozen=True, eq=False)
+class Request:
+    """One of video (an encoded file), path (a file), features; and what the caller may choose.
+
+    None leaves a choice to the bundle. score_threshold: the lowest score of a segment. nms: the
+    tIoU above which segments of a class are one. allow_partial: answer for what can be decoded
+    of a damaged video, with a warning.
+    """
+
+    video: bytes | None = None
+    path: Path | None = None
+    features: FeatureSequence | None = None
+    score_threshold: float | None = None
+    max_segments: int | None = None
+    classes: tuple[str, ...] | None = None
+    nms: float | None = None
+    allow_partial: bool = False
+
+    def __post_init__(self) -> None:
+        sources = {"video": self.video, "path": self.path, "features": self.features}
+        given = [name for name, value in sources.items() if value is not None]
+        if len(given) != 1:
+            found = " and ".join(given) or "none of them"
+            raise InvalidArgument(f"give one of {', '.join(sources)}; the request has {found}")
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """The segments by falling score, and all that they came from.
+
+    cas: raw [C(+1), L]; position_seconds_middle: float64 [L], the middle of each position.
+    num_frames_declared: None where the file does not say. stage_seconds: time spent by stage;
+    decoding runs beside the features, so that the sum may exceed the total.
+    """
+
+    segments: tuple[Segment, ...]
+    duration_seconds: float
+    cas: FloatArray
+    position_seconds_middle: NDArray[np.float64]
+    features: FeatureSequence
+    warnings: tuple[str, ...]
+    num_frames_decoded: int
+    num_frames_declared: int | None
+    stage_seconds: dict[str, float]
+    bundle_name: str
+    bundle_sha256: str
+
+
+class Pipeline:
+    """A bundle's pipeline. It keeps nothing between runs; runs may go side by side."""
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        stages: Stages,
+        limits: VideoLimits | None = None,
+        decoder: DecoderName = "pyav",
+    ) -> None:
+        self._manifest = manifest
+        self._description = manifest.description
+        self._bundle_sha256 = manifest.sha256
+        self._stages = stages
+        self._limits = limits or VideoLimits()
+        self._extractor = FeatureExtractor(manifest, stages, self._limits, decoder)
+
+    def run(
+        self,
+        request: Request,
+        *,
+        is_cancelled: Callable[[], bool] = lambda: False,
+        on_progress: Callable[[Progress], None] = lambda _: None,
+    ) -> Answer:
+        """Answer `request`.
+
+        Raises Cancelled within one batch of clips of `is_cancelled` turning true; NotFound,
+        InvalidVideo and LimitExceeded for the video; InvalidArgument for features of another
+        backbone or dimension, and for a choice out of its range.
+        """
+        control = RunControl(is_cancelled, on_progress)
+        with control.measure("total"):
+            extracted = self._extract(request, control)
+            features = extracted.features
+            position_seconds = self._position_seconds(features.duration_seconds)
+            with control.measure("cas"):
+                output = self._cas(features.on_grid(position_seconds), control)
+            with control.measure("localize"):
+                segments = self._localize(output, features, request)
+        return Answer(
+            segments=segments,
+            duration_seconds=features.duration_seconds,
+            cas=output.cas[0],
+            position_seconds_middle=position_middles(features.duration_seconds, position_seconds),
+            features=features,
+            warnings=extracted.warnings,
+            num_frames_decoded=features.num_frames_decoded,
+            num_frames_declared=extracted.num_frames_declared,
+            stage_seconds=control.stage_seconds,
+            bundle_name=self._description.name,
+            bundle_sha256=self._bundle_sha256,
+        )
+
+    def _extract(self, request: Request, control: RunControl) -> Extracted:
+        if request.features is not None:
+            self._check_features(request.features)
+            return Extracted(request.features)
+        source = request.path if request.video is None else request.video
+        if source is None:
+            raise Internal("a request without a source")
+        return self._extractor.extract(source, allow_partial=request.allow_partial, control=control)
+
+    def _position_seconds(self, duration_seconds: float) -> float:
+        grid = self._description.grid
+        if self._description.localization.preset == "released":
+            return duration_seconds / grid.window_positions
+        return grid.position_seconds
+
+    def _cas(self, features: FloatArray, control: RunControl) -> CasOutput:
+        output = chunked_cas(
+            self._stages,
+            features,
+            halo_positions=self._description.cas.halo_positions,
+            before_chunk=control.check_cancelled,
+        )
+        expected = (1, self._description.cas_channels, features.shape[1])
+        if output.cas.shape != expected:
+            raise Internal(
+                f"network {self._manifest.cas.model} gave a CAS {list(output.cas.shape)}, "
+                f"expected {list(expected)}"
+            )
+        return output
+
+    def _localize(
+        self, output: CasOutput, features: FeatureSequence, request: Request
+    ) -> tuple[Segment, ...]:
+        raise NotImplementedError
+
+    def _check_features(self, features: FeatureSequence) -> None:
+        description = self._description
+        self._limits.check_duration("features", features.duration_seconds)
+        if features.feature_dim != description.feature_dim:
+            raise InvalidArgument(
+                f"features has {features.feature_dim} dimensions, bundle {description.name} "
+                f"takes {description.feature_dim}"
+            )
+        made_by = features.provenance.backbone_sha256
+        expected = tuple(backbone.sha256 for backbone in description.backbones)
+        if made_by and made_by != expected:
+            raise InvalidArgument(
+                f"features are of the backbone {','.join(made_by)}, bundle {description.name} "
+                f"takes those of {','.join(expected)}"
+            )
+
+
+def chunked_cas(
+    stages: Stages,
+    features: FloatArray,
+    *,
+    halo_positions: int,
+    chunk_positions: int = CAS_CHUNK_POSITIONS,
+    before_chunk: Callable[[], None] = lambda: None,
+) -> CasOutput:
+    """The CAS of a grid's features [D, L], in chunks that carry their halo: exact.
+
+    The network sees no further than `halo_positions` to either side (METHOD, Network), so that
+    the memory it takes does not grow with the video.
+    """
+    length = features.shape[1]
+    parts: list[CasOutput] = []
+    for start in range(0, length, chunk_positions):
+        before_chunk()
+        end = min(start + chunk_positions, length)
+        left, right = max(0, start - halo_positions), min(length, end + halo_positions)
+        output = stages.cas(np.ascontiguousarray(features[None, :, left:right]))
+        parts.append(_inner(output, start - left, end - start))
+    magnitudes = [part.magnitude for part in parts if part.magnitude is not None]
+    return CasOutput(
+        cas=np.concatenate([part.cas for part in parts], axis=2),
+        magnitude=np.concatenate(magnitudes, axis=1) if magnitudes else None,
+    )
+
+
+def _inner(output: CasOutput, start: int, length: int) -> CasOutput:
+    inner = slice(start, start + length)
+    magnitude = None if output.magnitude is None else output.magnitude[:, inner]
+    return CasOutput(output.cas[:, :, inner], magnitude)
