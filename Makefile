@@ -5,6 +5,9 @@
 .DEFAULT_GOAL := help
 .PHONY: help install demo test test-long check format system serve clean
 
+# Without its bytecode cache PyTorch takes 20 s to import, every time.
+unexport PYTHONDONTWRITEBYTECODE
+
 PYTHON ?=
 VENV := .venv
 RUN := $(VENV)/bin/python

@@ -10,9 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backtal.features import FeatureSequence
+from backtal.manifest import Manifest
+from backtal.pipeline import Answer
 from backtal.segments import Segment
 
 FloatArray = NDArray[np.float32]
+
+BACKGROUND = "background"
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,10 +38,45 @@ class DetectionAnswer:
     features: FeatureSequence | None = None
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
+    @classmethod
+    def from_pipeline(cls, answer: Answer, manifest: Manifest) -> DetectionAnswer:
+        """What a client of the server would have seen of the pipeline's `answer`."""
+        told = provenance(answer, manifest)
+        return cls(
+            segments=answer.segments,
+            duration_seconds=answer.duration_seconds,
+            cas=answer.cas,
+            position_seconds=answer.position_seconds_middle.astype(np.float32),
+            classes=tuple(told["classes"]),
+            features=answer.features,
+            provenance=told,
+        )
+
     @property
     def warnings(self) -> tuple[str, ...]:
         """What the caller should know: a file that ends early, a partial answer."""
         return tuple(self.provenance.get("warnings", ()))
+
+
+def provenance(answer: Answer, manifest: Manifest) -> dict[str, Any]:
+    """Where an answer came from, as plain data.
+
+    `classes` are the names of the channels of `cas`, `features` what made the features.
+    """
+    description = manifest.description
+    background = [BACKGROUND] if description.cas.background else []
+    return {
+        "bundle": answer.bundle_name,
+        "bundle_sha256": answer.bundle_sha256,
+        "classes": [*description.classes, *background],
+        "duration_seconds": answer.duration_seconds,
+        "num_frames_decoded": answer.num_frames_decoded,
+        "num_frames_declared": answer.num_frames_declared,
+        "streams": list(answer.features.streams),
+        "features": answer.features.provenance.model_dump(mode="json"),
+        "warnings": list(answer.warnings),
+        "stage_seconds": dict(answer.stage_seconds),
+    }
 
 
 def activitynet_results(videos: Iterable[tuple[str, DetectionAnswer]]) -> dict[str, Any]:
