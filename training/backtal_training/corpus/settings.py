@@ -37,8 +37,8 @@ class CorpusSettings(Settings):
     """
 
     seed: int = Field(default=9, ge=0)
-    training_videos_per_class: int = Field(default=16, ge=0, le=1000)
-    test_videos_per_class: int = Field(default=7, ge=0, le=1000)
+    training_videos_per_class: int = Field(default=10, ge=0, le=1000)
+    test_videos_per_class: int = Field(default=6, ge=0, le=1000)
 
     width_pixels: int = Field(default=340, ge=64, le=1920, multiple_of=2)
     height_pixels: int = Field(default=256, ge=64, le=1080, multiple_of=2)
