@@ -1,0 +1,17 @@
+"""Options of the whole suite. They must be known before a test is collected, hence here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--reference",
+        type=Path,
+        default=None,
+        metavar="DIR",
+        help="reference vectors for tests/conformance (default: ../shared/reference, if there)",
+    )
