@@ -1,0 +1,199 @@
+"""One window of the sequence, scored, normalised and thresholded as a video of its own.
+
+A run that touches an inner edge, one behind which the video goes on, is set aside as an
+`EdgeRun` until the neighbour is known: see `joining`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from backtal.localization.proposals import Proposals, contrast, crossings
+from backtal.localization.scores import (
+    Array,
+    CasForm,
+    Indices,
+    clipped_range,
+    integral,
+    runs_above,
+    video_scores,
+)
+from backtal.localization.settings import LocalizationSettings
+
+# A class that stays in the upper half of the preceding window's range for a whole window has no
+# background there to be measured against: it keeps the background of that preceding window.
+ACTIVE_THROUGHOUT = 0.5
+
+
+@dataclass(frozen=True)
+class Runs:
+    """Runs above a level, ordered by slot, then by time: arrays of [P].
+
+    A slot is a class and a threshold; it has the same number in every window. `row` is the row
+    that the run is a run of: the class's own, or the magnitude's. `first` and `end` (one past
+    the last position) count from the start of the video.
+    """
+
+    slot: Indices
+    class_index: Indices
+    row: Indices
+    level: Array
+    first: Indices
+    end: Indices
+
+    def select(self, which: NDArray[np.bool_]) -> Runs:
+        """Those runs that a mask [P] names."""
+        return Runs(
+            self.slot[which],
+            self.class_index[which],
+            self.row[which],
+            self.level[which],
+            self.first[which],
+            self.end[which],
+        )
+
+    def overlaps(self, slot: int, first: int, end: int) -> bool:
+        """Whether a run of this slot shares a position with [first, end)."""
+        low, high = np.searchsorted(self.slot, [slot, slot + 1])
+        return bool(np.any((self.first[low:high] < end) & (self.end[low:high] > first)))
+
+
+@dataclass
+class EdgeRun:
+    """A run that touches an inner edge, and what is to become of it."""
+
+    slot: int
+    class_index: int
+    row: int
+    level: np.floating[Any]
+    first: int
+    end: int
+    is_dropped: bool = False
+    follows_left: bool = False
+    follows_right: bool = False
+
+
+@dataclass(frozen=True)
+class Measure:
+    """How classes are measured in a window: ``(rows - low) / delta`` [R], video scores [C]."""
+
+    low: Array
+    delta: Array
+    scores: NDArray[np.float64]
+    present: NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Window:
+    """A window of `rows` [R, n] from position `start` on.
+
+    The rows are the classes, background where there is one, and last the feature magnitude
+    where it is used. `proposals` are of the runs that touch no inner edge.
+    """
+
+    start: int
+    rows: Array
+    measure: Measure
+    runs: Runs
+    proposals: Proposals
+    edge_runs: tuple[EdgeRun, ...]
+
+    @property
+    def end(self) -> int:
+        """One past the last position."""
+        return self.start + int(self.rows.shape[1])
+
+
+@dataclass(frozen=True)
+class WindowScorer:
+    """Scores the windows of one bundle; `wanted` [C] says which classes are looked for."""
+
+    settings: LocalizationSettings
+    kind: CasForm
+    wanted: NDArray[np.bool_]
+
+    @property
+    def has_magnitude(self) -> bool:
+        """Whether the feature magnitude is looked at: then it is the last row of a window."""
+        return bool(self.settings.magnitude_thresholds)
+
+    def score(self, rows: Array, start: int, before: Window | None, *, is_last: bool) -> Window:
+        """Score the window `rows` [R, n] at position `start`; `before` is the one before it."""
+        measure = self._measure(rows, before)
+        runs = self._runs(rows, start, measure)
+        end = start + rows.shape[1]
+        at_edge = ((runs.first == start) & (start > 0)) | ((runs.end == end) & (not is_last))
+        return Window(
+            start=start,
+            rows=rows,
+            measure=measure,
+            runs=runs,
+            proposals=self._proposals(rows, start, measure, runs.select(~at_edge)),
+            edge_runs=_edge_runs(runs.select(at_edge)),
+        )
+
+    def _measure(self, rows: Array, before: Window | None) -> Measure:
+        cas = rows[: rows.shape[0] - int(self.has_magnitude)]
+        num_classes = self.wanted.size
+        scores = video_scores(cas, self.settings.top_k_ratio, kind=self.kind)[:num_classes]
+        present = self.wanted & (scores >= self.settings.class_score_threshold)
+        low, delta = clipped_range(rows)
+        if self.kind == "probability":
+            low[: len(cas)], delta[: len(cas)] = 0, 1
+        elif before is not None:
+            low, delta = _keep_background(rows, low, delta, before)
+        return Measure(low, delta, scores, present)
+
+    def _runs(self, rows: Array, start: int, measure: Measure) -> Runs:
+        settings = self.settings
+        thresholds = np.array([*settings.cas_thresholds, *settings.magnitude_thresholds])
+        of_magnitude = np.arange(thresholds.size) >= len(settings.cas_thresholds)
+        present = np.flatnonzero(measure.present)
+        class_index = np.repeat(present, thresholds.size)
+        row = np.where(np.tile(of_magnitude, present.size), rows.shape[0] - 1, class_index)
+        threshold = np.tile(thresholds, present.size)
+        slot = class_index * thresholds.size + np.tile(np.arange(thresholds.size), present.size)
+        # In the rows' own precision, so that a level cuts every window at the same positions.
+        level = (measure.low[row] + threshold * measure.delta[row]).astype(rows.dtype)
+        track, first, end = runs_above(rows[row], level)
+        return Runs(
+            slot[track], class_index[track], row[track], level[track], start + first, start + end
+        )
+
+    def _proposals(self, rows: Array, start: int, measure: Measure, runs: Runs) -> Proposals:
+        first, end = runs.first - start, runs.end - start
+        begin, stop = crossings(rows, runs.row, first, end, runs.level)
+        classes, row = np.unique(runs.class_index, return_inverse=True)
+        low, delta = measure.low[classes, None], measure.delta[classes, None]
+        sums = integral((rows[classes] - low) / delta)
+        score = contrast(sums, row, begin, stop, self.settings.outer_width)
+        score += self.settings.gamma * measure.scores[runs.class_index]
+        return Proposals(runs.class_index, start + begin, start + stop, score)
+
+
+def _keep_background(rows: Array, low: Array, delta: Array, before: Window) -> tuple[Array, Array]:
+    known = np.zeros(low.shape, dtype=np.bool_)
+    known[: before.measure.present.size] = before.measure.present
+    upper = before.measure.low + ACTIVE_THROUGHOUT * before.measure.delta
+    active = known & (rows.min(axis=1) >= upper)
+    high = low + delta
+    low = np.where(active, before.measure.low, low)
+    return low, np.where(active, rows.max(axis=1) - low, high - low)
+
+
+def _edge_runs(runs: Runs) -> tuple[EdgeRun, ...]:
+    return tuple(
+        EdgeRun(
+            int(runs.slot[i]),
+            int(runs.class_index[i]),
+            int(runs.row[i]),
+            runs.level[i],
+            int(runs.first[i]),
+            int(runs.end[i]),
+        )
+        for i in range(runs.slot.size)
+    )

@@ -1,0 +1,150 @@
+"""The `windowed` preset: half-overlapping windows, each as a video of its own, one NMS."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from backtal.errors import InvalidArgument
+from backtal.localization.choice import Choice
+from backtal.localization.inputs import check_duration, checked_rows
+from backtal.localization.joining import Followed, decide
+from backtal.localization.nms import suppress
+from backtal.localization.proposals import Proposals
+from backtal.localization.scores import Array
+from backtal.localization.window import Window, WindowScorer
+from backtal.segments import Segment
+
+if TYPE_CHECKING:
+    from backtal.manifest import BundleDescription
+
+# How far back a run can be followed; what is older is forgotten.
+HISTORY_WINDOWS = 8
+
+
+class WindowedLocalizer:
+    """Turns a CAS into segments as it arrives, in memory that does not grow with the video.
+
+    Push the raw CAS in pieces of any size, then finish. How it was cut into pieces does not
+    change the answer. Windows of T positions, each T // 2 after the one before, are scored as
+    soon as they are complete.
+    """
+
+    def __init__(self, description: BundleDescription, choice: Choice | None = None) -> None:
+        """Raises InvalidArgument for a choice out of its range or of an unknown class."""
+        self._description = description
+        self._choice = choice or Choice()
+        self._choice.check(description.classes)
+        self._settings = self._choice.settle(description.localization)
+        wanted = [self._choice.wants(name) for name in description.classes]
+        self._scorer = WindowScorer(self._settings, description.cas.kind, np.array(wanted))
+        self._window_positions = description.grid.window_positions
+        self._rows = np.zeros((self._num_rows, 0), dtype=np.float32)
+        self._rows_start = 0
+        self._next_start = 0
+        self._before: Window | None = None
+        self._followed: list[Followed] = []
+        self._proposals: list[Proposals] = []
+
+    @property
+    def _num_rows(self) -> int:
+        return self._description.cas_channels + int(self._scorer.has_magnitude)
+
+    @property
+    def _num_positions(self) -> int:
+        return self._rows_start + self._rows.shape[1]
+
+    def push(self, cas: Array, magnitude: Array | None = None) -> None:
+        """Take the next positions: `cas` [C(+1), n] raw, `magnitude` [n].
+
+        Raises InvalidArgument for another shape, values that are not finite, or a magnitude
+        that the settings want and that is not there.
+        """
+        rows = checked_rows(
+            cas,
+            magnitude,
+            channels=self._description.cas_channels,
+            needs_magnitude=self._scorer.has_magnitude,
+        )
+        self._rows = np.concatenate([self._rows, rows], axis=1)
+        while self._num_positions > self._next_start + self._window_positions:
+            self._take_window(self._next_start + self._window_positions, is_last=False)
+            self._next_start += self._window_positions // 2
+        self._forget()
+
+    def finish(self, duration_seconds: float) -> tuple[Segment, ...]:
+        """The segments by falling score, cut to [0, duration_seconds].
+
+        Raises InvalidArgument where nothing was pushed or the duration is not positive.
+        """
+        check_duration(duration_seconds)
+        if not self._num_positions:
+            raise InvalidArgument("the CAS has no positions")
+        self._take_window(self._num_positions, is_last=True)
+        return self._answer(duration_seconds)
+
+    def _take_window(self, end: int, *, is_last: bool) -> None:
+        start = self._next_start
+        rows = self._rows[:, start - self._rows_start : end - self._rows_start]
+        window = self._scorer.score(rows, start, self._before, is_last=is_last)
+        self._proposals.append(window.proposals)
+        if self._before is not None:
+            decide(self._before, window)
+            self._follow(self._before)
+            self._extend_followed(window)
+        if is_last:
+            self._follow(window)
+            self._proposals += [self._closed(run) for run in self._followed]
+        self._before = window
+
+    def _follow(self, window: Window) -> None:
+        oldest = self._history_start(window)
+        history = self._rows[:, oldest - self._rows_start : window.end - self._rows_start]
+        for run in window.edge_runs:
+            if run.is_dropped:
+                continue
+            followed = Followed.begin(run, window, history, oldest)
+            if run.follows_right:
+                self._followed.append(followed)
+            else:
+                self._proposals.append(self._closed(followed))
+
+    def _extend_followed(self, window: Window) -> None:
+        for run in self._followed:
+            run.extend(window)
+        self._proposals += [self._closed(run) for run in self._followed if run.end is not None]
+        self._followed = [run for run in self._followed if run.end is None]
+
+    def _closed(self, run: Followed) -> Proposals:
+        return run.proposal(self._settings.outer_width, self._settings.gamma)
+
+    def _history_start(self, window: Window) -> int:
+        return max(0, window.start - HISTORY_WINDOWS * self._window_positions)
+
+    def _forget(self) -> None:
+        if self._before is not None and (oldest := self._history_start(self._before)):
+            self._rows = self._rows[:, oldest - self._rows_start :].copy()
+            self._rows_start = oldest
+
+    def _answer(self, duration_seconds: float) -> tuple[Segment, ...]:
+        position = np.stack(
+            [
+                np.concatenate([part.start_position for part in self._proposals]),
+                np.concatenate([part.end_position for part in self._proposals]),
+            ],
+            axis=1,
+        )
+        seconds = np.minimum(position * self._description.grid.position_seconds, duration_seconds)
+        # The grid is rounded to whole positions, so its end may fall short of the video's.
+        seconds[position[:, 1] >= self._num_positions, 1] = duration_seconds
+        score = np.concatenate([part.score for part in self._proposals])
+        class_index = np.concatenate([part.class_index for part in self._proposals])
+        segments: list[Segment] = []
+        for index in np.unique(class_index):
+            mine = np.flatnonzero((class_index == index) & (seconds[:, 1] > seconds[:, 0]))
+            label = self._description.classes[index]
+            for kept in mine[suppress(seconds[mine], score[mine], self._settings.nms_tiou)]:
+                start, end = seconds[kept].tolist()
+                segments.append(Segment(start, end, label, float(score[kept])))
+        return self._choice.answer(segments, self._settings, duration_seconds)
