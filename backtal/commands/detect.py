@@ -82,7 +82,7 @@ def run(arguments: argparse.Namespace) -> int:
     with _detector(arguments, messages) as detector:
         for source in arguments.videos:
             try:
-                with _progress(messages, source) as on_progress:
+                with show_progress(messages, source) as on_progress:
                     answer = detector.detect(source, options, on_progress)
             except BacktalError as error:
                 if len(arguments.videos) == 1:
@@ -159,7 +159,7 @@ def _detector(arguments: argparse.Namespace, messages: Console) -> Iterator[Dete
 
 
 @contextmanager
-def _progress(messages: Console, source: str) -> Iterator[OnProgress]:
+def show_progress(messages: Console, source: str) -> Iterator[OnProgress]:
     """A bar on standard error: seconds of video done of seconds in all."""
     from rich.progress import (
         BarColumn,

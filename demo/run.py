@@ -1,0 +1,234 @@
+"""The main job, end to end: what `make demo` runs. `make demo VIDEO=my.mp4` for a video of yours.
+
+Without a video: one held-out video of the generated corpus is drawn, sent as pixels by gRPC to
+the bundle `demo`, and shown with its truth beside the answer; then the whole held-out split is
+sent as features, and its mAP is measured on what the running server answered.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from backtal import cli
+from backtal.client import Client
+from backtal.commands.detect import show_progress
+from backtal.detection import DetectionAnswer
+from backtal.errors import BacktalError, NotFound
+from backtal.features import FeatureSequence
+from backtal.report import Report, clock, write_report
+from backtal.segments import Segment
+
+DEMO = Path(__file__).resolve().parent
+ROOT = DEMO.parent
+VAR = ROOT / "var"
+REPOSITORY = VAR / "repository"
+CORPUS = VAR / "corpus"
+PAGE = VAR / "demo.html"
+CHECKPOINT = DEMO / "checkpoint"
+FEATURES = DEMO / "features"
+GROUND_TRUTH = DEMO / "ground_truth.json"
+KINETICS400 = "kinetics400"
+BUNDLE = "demo"
+TIOU_THRESHOLDS = (0.3, 0.4, 0.5, 0.6, 0.7)
+ROWS_WITHOUT_TRUTH = 5
+
+console = Console(highlight=False)
+
+
+def main() -> int:
+    """Run what the options say."""
+    parser = argparse.ArgumentParser(prog="demo/run.py", description=__doc__)
+    parser.add_argument("--video", help="a video of your own, for the bundle kinetics400")
+    parser.add_argument("--serve", action="store_true", help="serve both bundles until Ctrl-C")
+    arguments = parser.parse_args()
+    if arguments.video:
+        if not Path(arguments.video).is_file():
+            raise NotFound(f"no such file: {arguments.video}")
+        export_bundle(KINETICS400, KINETICS400)
+        words = ["detect", arguments.video, "--bundle", KINETICS400, "--html", str(PAGE)]
+        return cli.main([*words, "--repository", str(REPOSITORY)])
+    export_bundle(KINETICS400, KINETICS400)
+    if not (CHECKPOINT / "checkpoint.json").is_file():
+        raise NotFound(f"the demo's checkpoint is not in {CHECKPOINT}: see CONTRIBUTING.md")
+    export_bundle(str(CHECKPOINT), BUNDLE)
+    if arguments.serve:
+        return cli.main(["serve", "--repository", str(REPOSITORY)])
+    run_demo()
+    return 0
+
+
+def run_demo() -> None:
+    """The two halves of the demo, by one server."""
+    truth = read_truth()
+    name = min(truth, key=lambda video: (truth[video].duration_seconds, video))
+    with step(f"drawing {name}, a video that was held out"):
+        run_command("corpus", str(CORPUS), "--only", name)
+    video = CORPUS / "videos" / f"{name}.mp4"
+    with running_server() as client:
+        show_one_video(client, video, truth[name].segments)
+        show_whole_split(client, truth)
+
+
+class Truth:
+    """What one held-out video holds."""
+
+    def __init__(self, duration_seconds: float, segments: tuple[Segment, ...]) -> None:
+        self.duration_seconds = duration_seconds
+        self.segments = segments
+
+
+def read_truth() -> dict[str, Truth]:
+    """The held-out videos' ground truth, by name."""
+    database = json.loads(GROUND_TRUTH.read_text())["database"]
+    return {
+        name: Truth(
+            float(video["duration"]),
+            tuple(
+                Segment(*map(float, instance["segment"]), label=instance["label"], score=1.0)
+                for instance in video["annotations"]
+            ),
+        )
+        for name, video in database.items()
+        if (FEATURES / f"{name}.npz").is_file()
+    }
+
+
+def export_bundle(source: str, bundle: str) -> None:
+    """Export `source` into the repository, unless that very source is there already."""
+    wanted = source_sha256(source)
+    stamp = REPOSITORY / f".{bundle}.source"
+    manifest = REPOSITORY / bundle / "1" / "manifest.json"
+    if manifest.is_file() and stamp.is_file() and stamp.read_text() == wanted:
+        return
+    with step(f"exporting the bundle {bundle} to {shown(REPOSITORY)}"):
+        run_command("export", source, "--repository", str(REPOSITORY), "--name", bundle)
+    stamp.write_text(wanted)
+
+
+def source_sha256(source: str) -> str:
+    """Of the checkpoint's files, or of the name of a bundle that needs none."""
+    digest = hashlib.sha256(source.encode())
+    if Path(source).is_dir():
+        for path in sorted(Path(source).iterdir()):
+            digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def run_command(*words: str) -> None:
+    """A subcommand of backtal; its error has been told when it fails."""
+    code = cli.main(words)
+    if code != 0:
+        sys.exit(code)
+
+
+@contextmanager
+def running_server() -> Iterator[Client]:
+    """A real Triton with both bundles, on free ports of loopback."""
+    from backtal_serving.embedded import EmbeddedServer
+
+    console.print("starting Triton with both bundles")
+    server = EmbeddedServer(REPOSITORY, [CORPUS / "videos"], log_file=VAR / "triton.log")
+    with server, Client(server.grpc_address) as client:
+        console.print(f"ready: gRPC on {server.grpc_address}, bundles {', '.join(client.bundles())}")
+        yield client
+
+
+def show_one_video(client: Client, video: Path, truth: tuple[Segment, ...]) -> None:
+    """Send the video's bytes and show the truth beside the answer."""
+    started = time.monotonic()
+    with show_progress(console, video.name) as on_progress:
+        answer = client.detect(
+            video=video.read_bytes(), bundle=BUNDLE, with_cas=True, on_progress=on_progress
+        )
+    seconds = time.monotonic() - started
+    console.print(truth_table(video.name, answer, truth))
+    console.print(f"{answer.duration_seconds:.0f} s of video in {seconds:.0f} s, by gRPC as pixels")
+    write_report(Report(title=video.name, answer=answer, video=video, truth=truth), PAGE)
+    console.print(f"wrote {shown(PAGE)}: open it in a browser")
+
+
+def truth_table(name: str, answer: DetectionAnswer, truth: tuple[Segment, ...]) -> Table:
+    """Each instance with the detected segment that overlaps it most, then the best others."""
+    table = Table(title=f"{name}: the truth and the answer", title_justify="left")
+    for heading in ("truth", "label", "detected", "score", "tIoU"):
+        table.add_column(heading, justify="right" if heading in ("score", "tIoU") else "left")
+    free = list(answer.segments)
+    for instance in truth:
+        same = [segment for segment in free if segment.label == instance.label]
+        best = max(same, key=lambda segment: overlap(segment, instance), default=None)
+        if best is None or overlap(best, instance) == 0.0:
+            table.add_row(span(instance), instance.label, "missed", "", "")
+            continue
+        free.remove(best)
+        tiou = f"{overlap(best, instance):.2f}"
+        table.add_row(span(instance), instance.label, span(best), f"{best.score:.2f}", tiou)
+    for segment in free[:ROWS_WITHOUT_TRUTH]:
+        table.add_row("", segment.label, span(segment), f"{segment.score:.2f}", "")
+    if len(free) > ROWS_WITHOUT_TRUTH:
+        table.caption = f"and {len(free) - ROWS_WITHOUT_TRUTH} more without a truth, scored lower"
+    return table
+
+
+def show_whole_split(client: Client, truth: Mapping[str, Truth]) -> None:
+    """Send every held-out video's features and measure what the server answers."""
+    started = time.monotonic()
+    answers = {
+        name: client.detect(
+            features=FeatureSequence.load(FEATURES / f"{name}.npz"), bundle=BUNDLE
+        ).segments
+        for name in track(sorted(truth), "the held-out split", console=console, transient=True)
+    }
+    figures = mean_average_precisions(answers, truth)
+    table = Table(title=f"mAP of the {len(truth)} held-out videos", title_justify="left")
+    for threshold in TIOU_THRESHOLDS:
+        table.add_column(f"@{threshold:g}", justify="right")
+    table.add_row(*(f"{figure:.3f}" for figure in figures))
+    console.print(table)
+    console.print(f"as features, by the same server, in {time.monotonic() - started:.0f} s")
+
+
+def overlap(first: Segment, second: Segment) -> float:
+    """The tIoU of two segments."""
+    start = max(first.start_seconds, second.start_seconds)
+    end = min(first.end_seconds, second.end_seconds)
+    shared = max(0.0, end - start)
+    return shared / (first.seconds + second.seconds - shared)
+
+
+def span(segment: Segment) -> str:
+    """Start and end as a person reads them."""
+    return f"{clock(segment.start_seconds)} \u2013 {clock(segment.end_seconds)}"
+
+
+def shown(path: Path) -> str:
+    """The path as seen from the project's folder."""
+    return str(path.relative_to(ROOT))
+
+
+@contextmanager
+def step(text: str) -> Iterator[None]:
+    """Say what is done, and how long it took."""
+    console.print(f"{text} ...")
+    started = time.monotonic()
+    yield
+    console.print(f"  {time.monotonic() - started:.0f} s")
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except BacktalError as error:
+        sys.exit(f"demo: {error.message}")
+    except KeyboardInterrupt:
+        sys.exit(130)
