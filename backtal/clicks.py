@@ -89,11 +89,12 @@ class Clicks:
             raise InvalidArgument(f"no grid of {num_positions} positions of {position_seconds} s")
         clicked: set[int] = set()
         for click in self.of(video):
-            first = int(click.start_seconds / position_seconds)
-            last = int(click.end_seconds / position_seconds)
+            beyond = num_positions + 1.0
+            first = int(min(click.start_seconds / position_seconds, beyond))
+            last = int(min(click.end_seconds / position_seconds, beyond))
             if first <= num_positions:
-                clicked.update(range(min(first, num_positions - 1), min(last + 1, num_positions)))
-                clicked.add(min(first, num_positions - 1))
+                first, last = min(first, num_positions - 1), min(last, num_positions - 1)
+                clicked.update(range(first, last + 1))
         return np.array(sorted(clicked), dtype=np.int64)
 
     def save(self, path: Path, background_index: int) -> None:

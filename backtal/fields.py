@@ -1,4 +1,4 @@
-"""Reading files of others: bytes, JSON, and fields that must be of a kind, named when they are not."""
+"""Reading files that others wrote: bytes, JSON, and fields that are named when they are wrong."""
 
 from __future__ import annotations
 

@@ -52,7 +52,8 @@ class Followed:
     """A run that is followed past the edges of the window that it was found in.
 
     `values` are the class's row and `track` the row that the run is a run of, both from position
-    `start` on; the run begins at `first`. It is measured as its own window measures.
+    `start` on; the run is [first, end), `end` being None while it goes on. It is measured as its
+    own window measures, against what lies around it there and in the other windows.
     """
 
     class_index: int
@@ -63,22 +64,20 @@ class Followed:
     video_score: float
     start: int
     first: int
+    end: int | None
     values: Array
     track: Array
 
     @classmethod
-    def begin(cls, run: EdgeRun, window: Window, history: Array, history_start: int) -> Followed:
+    def begin(cls, run: EdgeRun, window: Window, history: Array) -> Followed:
         """Follow `run` of `window` to the left, as far as `history` [R, m] reaches.
 
-        `history` starts at position `history_start` and ends with the window.
+        `history` ends with the window.
         """
-        start, first = window.start, run.first
+        start, first = window.end - history.shape[1], run.first
         if run.follows_left:
-            earlier = history[run.row, : first - history_start]
-            below = np.flatnonzero(earlier <= run.level)
-            first = history_start + (int(below[-1]) + 1 if below.size else 0)
-            start = min(start, max(history_start, first - window.rows.shape[1]))
-        kept = slice(start - history_start, window.end - history_start)
+            below = np.flatnonzero(history[run.row, : first - start] <= run.level)
+            first = start + (int(below[-1]) + 1 if below.size else 0)
         measure = window.measure
         return cls(
             class_index=run.class_index,
@@ -89,26 +88,34 @@ class Followed:
             video_score=float(measure.scores[run.class_index]),
             start=start,
             first=first,
-            values=history[run.class_index, kept].copy(),
-            track=history[run.row, kept].copy(),
+            end=None if run.follows_right else run.end,
+            values=history[run.class_index].copy(),
+            track=history[run.row].copy(),
         )
 
     def extend(self, window: Window) -> None:
         """Take the positions of `window` that are not there yet."""
-        known = self.start + self.values.size - window.start
-        self.values = np.concatenate([self.values, window.rows[self.class_index, known:]])
-        self.track = np.concatenate([self.track, window.rows[self.row, known:]])
+        known = self.start + self.values.size
+        new = window.rows[:, known - window.start :]
+        if self.end is None:
+            below = np.flatnonzero(new[self.row] <= self.level)
+            self.end = known + int(below[0]) if below.size else None
+        self.values = np.concatenate([self.values, new[self.class_index]])
+        self.track = np.concatenate([self.track, new[self.row]])
 
-    @property
-    def end(self) -> int | None:
-        """One past the run's last position; None while it goes on."""
-        inside = self.track[self.first - self.start :]
-        below = np.flatnonzero(inside <= self.level)
-        return self.first + int(below[0]) if below.size else None
+    def is_complete(self, outer_width: float, most_positions: int) -> bool:
+        """Whether the run has ended, and what it is measured against behind it is there.
+
+        That is `outer_width` of its lengths, but no more than `most_positions`.
+        """
+        if self.end is None:
+            return False
+        wanted = min(outer_width * (self.end - self.first) + 1, most_positions)
+        return self.start + self.values.size - self.end >= wanted
 
     def proposal(self, outer_width: float, gamma: float) -> Proposals:
-        """The run as a proposal, against the windows that it was followed through."""
-        end = self.end if self.end is not None else self.start + self.track.size
+        """The run as a proposal; one that has not ended reaches the last position."""
+        end = self.start + self.track.size if self.end is None else self.end
         zero = np.zeros(1, dtype=np.int64)
         first, stop = zero + self.first - self.start, zero + end - self.start
         begin, finish = crossings(self.track[None], zero, first, stop, np.array([self.level]))

@@ -19,7 +19,7 @@ from backtal.segments import Segment
 if TYPE_CHECKING:
     from backtal.manifest import BundleDescription
 
-# How far back a run can be followed; what is older is forgotten.
+# How far a run that outgrows its window is followed back, and measured against what is around it.
 HISTORY_WINDOWS = 8
 
 
@@ -95,29 +95,29 @@ class WindowedLocalizer:
             self._extend_followed(window)
         if is_last:
             self._follow(window)
-            self._proposals += [self._closed(run) for run in self._followed]
+            self._close(self._followed)
         self._before = window
 
     def _follow(self, window: Window) -> None:
         oldest = self._history_start(window)
         history = self._rows[:, oldest - self._rows_start : window.end - self._rows_start]
-        for run in window.edge_runs:
-            if run.is_dropped:
-                continue
-            followed = Followed.begin(run, window, history, oldest)
-            if run.follows_right:
-                self._followed.append(followed)
-            else:
-                self._proposals.append(self._closed(followed))
+        self._followed += [
+            Followed.begin(run, window, history) for run in window.edge_runs if not run.is_dropped
+        ]
 
     def _extend_followed(self, window: Window) -> None:
+        most = HISTORY_WINDOWS * self._window_positions
+        complete, others = [], []
         for run in self._followed:
             run.extend(window)
-        self._proposals += [self._closed(run) for run in self._followed if run.end is not None]
-        self._followed = [run for run in self._followed if run.end is None]
+            is_complete = run.is_complete(self._settings.outer_width, most)
+            (complete if is_complete else others).append(run)
+        self._close(complete)
+        self._followed = others
 
-    def _closed(self, run: Followed) -> Proposals:
-        return run.proposal(self._settings.outer_width, self._settings.gamma)
+    def _close(self, runs: list[Followed]) -> None:
+        width, gamma = self._settings.outer_width, self._settings.gamma
+        self._proposals += [run.proposal(width, gamma) for run in runs]
 
     def _history_start(self, window: Window) -> int:
         return max(0, window.start - HISTORY_WINDOWS * self._window_positions)
