@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from backtal.errors import Internal, InvalidArgument
 from backtal.extraction import CLIPS_PER_BATCH, Extracted, FeatureExtractor
 from backtal.features import FeatureSequence, FloatArray, position_middles
+from backtal.localization import Choice, localize
 from backtal.manifest import Manifest
 from backtal.run_control import Progress, RunControl
 from backtal.segments import Segment
@@ -118,6 +119,7 @@ class Pipeline:
         InvalidVideo and LimitExceeded for the video; InvalidArgument for features of another
         backbone or dimension, and for a choice out of its range.
         """
+        self._check_choice(request)
         control = RunControl(is_cancelled, on_progress)
         with control.measure("total"):
             extracted = self._extract(request, control)
@@ -174,7 +176,22 @@ class Pipeline:
     def _localize(
         self, output: CasOutput, features: FeatureSequence, request: Request
     ) -> tuple[Segment, ...]:
-        raise NotImplementedError
+        return localize(
+            output.cas[0],
+            None if output.magnitude is None else output.magnitude[0],
+            description=self._description,
+            duration_seconds=features.duration_seconds,
+            num_frames=features.num_frames_decoded or None,
+            score_threshold=request.score_threshold,
+            max_segments=request.max_segments,
+            classes=request.classes,
+            nms=request.nms,
+        )
+
+    def _check_choice(self, request: Request) -> None:
+        """Before any work is done; localization would find it at the end."""
+        choice = Choice(request.score_threshold, request.max_segments, request.classes, request.nms)
+        choice.check(self._description.classes)
 
     def _check_features(self, features: FeatureSequence) -> None:
         description = self._description
