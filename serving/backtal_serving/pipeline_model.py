@@ -33,13 +33,14 @@ from backtal_serving import wire
 from backtal_serving.numpy_version import check_numpy
 from backtal_serving.settings import ServingSettings
 
-# The nearest code that Triton has; the message carries the true one.
+# The nearest code that Triton has; the message carries the true one. By name: Triton adds its
+# classes to pb_utils only after this module is imported.
 _TRITON_CODES = (
-    (InvalidArgument, pb_utils.TritonError.INVALID_ARG),
-    (NotFound, pb_utils.TritonError.NOT_FOUND),
-    (PermissionDenied, pb_utils.TritonError.INVALID_ARG),
-    (Unavailable, pb_utils.TritonError.UNAVAILABLE),
-    (Cancelled, pb_utils.TritonError.CANCELLED),
+    (InvalidArgument, "INVALID_ARG"),
+    (NotFound, "NOT_FOUND"),
+    (PermissionDenied, "INVALID_ARG"),
+    (Unavailable, "UNAVAILABLE"),
+    (Cancelled, "CANCELLED"),
 )
 
 
@@ -151,8 +152,6 @@ def _error_response(error: Exception) -> Any:
     if not isinstance(error, BacktalError) or type(error) is Internal:
         pb_utils.Logger.log_error("".join(traceback.format_exception(error)))
         error = Internal("a bug of the server; its log says more")
-    code = next(
-        (code for kind, code in _TRITON_CODES if isinstance(error, kind)),
-        pb_utils.TritonError.INTERNAL,
-    )
+    name = next((name for kind, name in _TRITON_CODES if isinstance(error, kind)), "INTERNAL")
+    code = getattr(pb_utils.TritonError, name)
     return pb_utils.InferenceResponse(error=pb_utils.TritonError(to_wire(error), code))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import secrets
@@ -18,18 +19,23 @@ from pathlib import Path
 from types import TracebackType
 
 from backtal.errors import InvalidArgument, NotFound, Unavailable
+from backtal.runtime import num_cores
 from backtal_serving.launcher import Installation, Layout, find_installation, lay_out
 from backtal_serving.settings import ServingSettings
 
 LOOPBACK = "127.0.0.1"
 SHARED_MEMORY = Path("/dev/shm")
 POLL_SECONDS = 0.02
+# Triton takes a model's process that is silent for a second for dead, and aborts: so it does on a
+# machine that is busy with other things.
+START_ATTEMPTS = 3
 # Beyond Triton's own exit timeout: it finishes what is in flight, then unloads.
 GRACE_SECONDS = 5.0
 TAIL_LINES = 12
 MAXIMUM_LINE = 500
 # Triton starts its own error lines with E and the date.
-_ERROR_LINE = re.compile(r"E\d{4} |error: ")
+_ERROR_LINE = re.compile(r"E\d{4} |error: |.*Failed to ")
+_NOISE_LINE = re.compile(r"[+|]|  <frozen importlib|.*CudaDriverHelper")
 _TETHER = Path(__file__).with_name("tether.py")
 
 
@@ -52,7 +58,7 @@ class ServerOptions:
     log_file: Path | None = None
     model_config_name: str | None = None
     startup_timeout_seconds: float = 120.0
-    exit_timeout_seconds: int = 10
+    exit_timeout_seconds: int = 30
 
     def __post_init__(self) -> None:
         if not self.repository.is_dir():
@@ -60,6 +66,10 @@ class ServerOptions:
         for name, port in (("gRPC", self.grpc_port), ("HTTP", self.http_port)):
             if port is not None and not 1 <= port <= 65535:
                 raise InvalidArgument(f"{name} port {port} is not between 1 and 65535")
+
+
+class _Aborted(Unavailable):
+    """Triton was ended by a signal while it loaded its models."""
 
 
 class TritonServer:
@@ -126,13 +136,11 @@ class TritonServer:
         for port in (self.options.grpc_port, self.options.http_port):
             if port is not None:
                 _check_free(port)
-        self._folder = Path(tempfile.mkdtemp(prefix="backtal-triton-"))
-        try:
-            self._launch(installation, lay_out(installation, self._folder))
-            self._wait_until_ready()
-        except BaseException:
-            self.stop()
-            raise
+        for _ in range(START_ATTEMPTS - 1):
+            with suppress(_Aborted):
+                self._start_once(installation)
+                return
+        self._start_once(installation)
 
     def stop(self) -> int:
         """SIGTERM, wait for what is in flight, SIGKILL what is left; the exit code.
@@ -164,10 +172,23 @@ class TritonServer:
             text = self.log_file.read_text(errors="replace")
         except OSError:
             return "(no log)"
-        lines = [line[:MAXIMUM_LINE] for line in text.splitlines() if line[:1] not in "+|"]
+        lines = [
+            line[:MAXIMUM_LINE]
+            for line in text.splitlines()
+            if line.strip() and not _NOISE_LINE.match(line)
+        ]
         last = lines[-TAIL_LINES:]
         errors = [line for line in lines[:-TAIL_LINES] if _ERROR_LINE.match(line)]
         return "\n".join([*errors[-TAIL_LINES:], *last])
+
+    def _start_once(self, installation: Installation) -> None:
+        self._folder = Path(tempfile.mkdtemp(prefix="backtal-triton-"))
+        try:
+            self._launch(installation, lay_out(installation, self._folder))
+            self._wait_until_ready()
+        except BaseException:
+            self.stop()
+            raise
 
     def _launch(self, installation: Installation, layout: Layout) -> None:
         self.grpc_port = self.options.grpc_port or free_port()
@@ -186,10 +207,15 @@ class TritonServer:
 
     def _arguments(self, layout: Layout) -> list[str]:
         options = self.options
+        stub_timeout = max(30, math.ceil(options.startup_timeout_seconds))
         arguments = [
             f"--model-repository={options.repository.resolve()}",
             f"--backend-directory={layout.backends}",
             f"--backend-config=python,shm-region-prefix-name={self.shared_memory_prefix}",
+            # Triton's 30 s for a model's process to start are not enough on a busy machine.
+            f"--backend-config=python,stub-timeout-seconds={stub_timeout}",
+            # One by one on few cores: the processes that load at once slow each other down.
+            f"--model-load-thread-count={max(1, num_cores() // 2)}",
             # Our configurations are complete; completing them starts each model's stub twice.
             "--disable-auto-complete-config",
             "--allow-grpc=true",
@@ -219,7 +245,8 @@ class TritonServer:
         # Triton opens its port when all models are loaded, and ends if one of them is not.
         while not _accepts(self.grpc_port) or not _is_ready(self.grpc_address):
             if process.poll() is not None:
-                raise Unavailable(
+                kind = _Aborted if process.returncode < 0 else Unavailable
+                raise kind(
                     f"Triton ended at start with exit code {process.returncode}; the end of its "
                     f"log:\n{self.log_tail()}"
                 )

@@ -242,7 +242,7 @@ def _listening(process_id: int) -> set[tuple[str, int]]:
     inodes = set()
     for member in _group(process_id):
         for descriptor in Path(f"/proc/{member}/fd").iterdir():
-            target = os.readlink(descriptor)
+            target = str(descriptor.readlink())
             if target.startswith("socket:["):
                 inodes.add(target[len("socket:[") : -1])
     addresses = set()

@@ -156,7 +156,7 @@ def test_what_triton_adds_is_passed_over() -> None:
 
 
 def test_an_unknown_class_is_told_the_nearest() -> None:
-    with pytest.raises(InvalidArgument, match="'jumb'.*did you mean 'jump'"):
+    with pytest.raises(InvalidArgument, match=r"'jumb'.*did you mean 'jump'"):
         a_video(classes='["run", "jumb"]')
 
 

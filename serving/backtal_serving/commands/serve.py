@@ -65,9 +65,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--exit-timeout",
         type=int,
-        default=10,
+        default=30,
         metavar="SECONDS",
-        help="how long requests in flight may take after a stop (default: 10)",
+        help="how long requests in flight may take after a stop (default: 30)",
     )
 
 
