@@ -28,13 +28,13 @@ def kinetics400_classes() -> tuple[str, ...]:
     return tuple(line for line in lines if line and not line.startswith("#"))
 
 
-def kinetics400_description(backbone_sha256: str, name: str = NAME) -> BundleDescription:
+def kinetics400_description(backbone_sha256: str) -> BundleDescription:
     """The bundle on the backbone of that hash: a clip every 0.32 s, one position each."""
     clip_plan = ClipPlan(
         frames_per_second=25, stride_frames=8, short_side_pixels=256, crop_pixels=224
     )
     return BundleDescription(
-        name=name,
+        name=NAME,
         classes=kinetics400_classes(),
         clip_plan=clip_plan,
         backbones=(

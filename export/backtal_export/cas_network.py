@@ -1,0 +1,185 @@
+"""The CAS network of a checkpoint as an ONNX file: the suppressed branch only, any length.
+
+What `BackTALNetwork.infer` computes, laid out for the runtime (METHOD, Network, and item 1 of
+what the released code does). Positions come before channels, so that every layer is one product
+of all positions with one constant matrix; a convolution of width 3 is an unfold (pad, slice,
+concatenate) and that product. Nothing has the size of an affinity tiled over channels and taps.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+
+import onnx
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from backtal_export.onnx_file import OPSET, to_bytes
+from backtal_training.network import LEAKY_SLOPE, BackTALNetwork
+
+_TAPS = 3
+_CENTRE = 1
+# That of torch.nn.functional.normalize.
+_NORMALIZE_EPSILON = 1e-12
+
+
+class CasNetwork(nn.Module):
+    """features [B, D, L] -> raw cas [B, C+1, L] and feature magnitude [B, L]."""
+
+    def __init__(self, network: BackTALNetwork) -> None:
+        super().__init__()
+        released = network.settings.layout == "released"
+        embedding, base = network.embedding_module, network.base_module
+        self.filter_1 = _Product.of_kernel(*_parameters(network.filter_module.conv_1[0]))
+        self.filter_2 = _Product.of_kernel(*_parameters(network.filter_module.conv_2[0]))
+        self.embedding_1 = _Product.of_kernel(*_parameters(embedding.conv_1))
+        self.embedding_2 = _Product.of_kernel(*_parameters(embedding.conv_2))
+        self.base_1 = _AffinityConvolution(base.conv_1.weight, released=released)
+        self.base_2 = _AffinityConvolution(base.conv_2.weight, released=released)
+        self.classifier = _Product.of_kernel(network.classifier_module.conv.weight)
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """See the class. L is at least 1."""
+        positions = features.transpose(1, 2)
+        left, right = _affinities(self._embedding(positions))
+        weight = torch.sigmoid(self.filter_2(_activated(self.filter_1(positions))))
+        first = _activated(self.base_1(weight * positions, left, right))
+        second = _activated(self.base_2(first, left, right))
+        magnitude = torch.sqrt((first * first).sum(dim=2))
+        return self.classifier(second).transpose(1, 2), magnitude
+
+    def _embedding(self, positions: Tensor) -> Tensor:
+        hidden = _activated(self.embedding_1(_unfolded(positions)))
+        embedding = self.embedding_2(_unfolded(hidden))
+        length = torch.sqrt((embedding * embedding).sum(dim=2, keepdim=True))
+        return embedding / length.clamp_min(_NORMALIZE_EPSILON)
+
+
+def cas_onnx(network: BackTALNetwork) -> bytes:
+    """The model file: `features` [B, D, L] in; `cas` [B, C+1, L] and `magnitude` [B, L] out.
+
+    B and L are free. The same weights give the same bytes under one version of torch.
+    """
+    module = CasNetwork(network.eval()).eval()
+    example = torch.zeros(2, network.settings.feature_dim, 6)
+    stream = io.BytesIO()
+    with torch.inference_mode(), warnings.catch_warnings():
+        # The TorchScript exporter says that it is old. The new one gives the same answers after 20
+        # to 40 times the processor time.
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            module,
+            (example,),
+            stream,
+            input_names=["features"],
+            output_names=["cas", "magnitude"],
+            opset_version=OPSET,
+            dynamic_axes={
+                "features": {0: "B", 2: "L"},
+                "cas": {0: "B", 2: "L"},
+                "magnitude": {0: "B", 1: "L"},
+            },
+            dynamo=False,
+        )
+    return to_bytes(_anonymous(onnx.load_from_string(stream.getvalue()).graph))
+
+
+class _Product(nn.Module):
+    """[B, L, in] @ [in, out], and a bias where there is one."""
+
+    def __init__(self, matrix: Tensor, bias: Tensor | None) -> None:
+        super().__init__()
+        self.matrix: Tensor
+        self.bias: Tensor | None
+        self.register_buffer("matrix", matrix.detach().contiguous())
+        self.register_buffer("bias", None if bias is None else bias.detach().clone())
+
+    @classmethod
+    def of_kernel(cls, kernel: Tensor, bias: Tensor | None = None) -> _Product:
+        """The product that a convolution [out, in, taps] is, after `_unfolded` where taps > 1."""
+        return cls(kernel.permute(2, 1, 0).flatten(0, 1), bias)
+
+    def forward(self, rows: Tensor) -> Tensor:
+        product = rows @ self.matrix
+        return product if self.bias is None else product + self.bias
+
+
+class _AffinityConvolution(nn.Module):
+    """An unfold weighted by the affinity, and one product."""
+
+    def __init__(self, kernel: Tensor, *, released: bool) -> None:
+        super().__init__()
+        self.product = _Product.of_kernel(kernel)
+        self._parts = _parts(kernel.shape[1], released=released)
+
+    def forward(self, sequence: Tensor, left: Tensor, right: Tensor) -> Tensor:
+        taps = _taps(sequence)
+        columns = []
+        for tap, start, stop, neighbour in self._parts:
+            part = taps[tap][:, :, start:stop]
+            if neighbour != _CENTRE:
+                part = part * (left if neighbour < _CENTRE else right)
+            columns.append(part)
+        return self.product(torch.cat(columns, dim=2))
+
+
+def _parts(channels: int, *, released: bool) -> list[tuple[int, int, int, int]]:
+    """Which affinity weights what: (tap, first channel, end channel, neighbour), tap by tap.
+
+    In the paper's layout tap j is weighted by the affinity to neighbour j. In the released one,
+    tap j of channel c is row ``c * 3 + j`` of the unfolded input and is weighted by the affinity
+    to neighbour ``(c * 3 + j) // D``: runs of channels, whose borders differ from tap to tap.
+    """
+    if not released:
+        return [(tap, 0, channels, tap) for tap in range(_TAPS)]
+    parts: list[tuple[int, int, int, int]] = []
+    for tap in range(_TAPS):
+        borders = [-(-(block * channels - tap) // _TAPS) for block in range(_TAPS + 1)]
+        borders[0], borders[-1] = 0, channels
+        parts += [
+            (tap, borders[block], borders[block + 1], block)
+            for block in range(_TAPS)
+            if borders[block] < borders[block + 1]
+        ]
+    return parts
+
+
+def _taps(sequence: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Each position's left neighbour, itself and its right neighbour; beyond the ends it is 0."""
+    # Bounds counted from the end are constants, where a length is a chain of nodes in the graph.
+    around = functional.pad(sequence, (0, 0, 1, 1))
+    return around[:, :-2], sequence, around[:, 2:]
+
+
+def _unfolded(sequence: Tensor) -> Tensor:
+    """[B, L, D] -> [B, L, 3 D], tap by tap."""
+    return torch.cat(_taps(sequence), dim=2)
+
+
+def _affinities(embedding: Tensor) -> tuple[Tensor, Tensor]:
+    """Cosines of each position with its left and right neighbour, both [B, L, 1]."""
+    # Padded first: between the positions of a sequence of one there is nothing to multiply.
+    around = functional.pad(embedding, (0, 0, 1, 1))
+    products = (around[:, :-1] * around[:, 1:]).sum(dim=2, keepdim=True)
+    return products[:, :-1], products[:, 1:]
+
+
+def _activated(value: Tensor) -> Tensor:
+    return functional.leaky_relu(value, LEAKY_SLOPE)
+
+
+def _parameters(convolution: nn.Module) -> tuple[Tensor, Tensor | None]:
+    return convolution.weight, convolution.bias  # type: ignore[return-value]
+
+
+def _anonymous(graph: onnx.GraphProto) -> onnx.GraphProto:
+    """The graph without the exporter's notes: they name files and lines of this machine."""
+    for part in (graph, *graph.node, *graph.input, *graph.output, *graph.value_info):
+        del part.metadata_props[:]
+        part.doc_string = ""
+    for tensor in graph.initializer:
+        del tensor.metadata_props[:]
+        tensor.doc_string = ""
+    return graph
