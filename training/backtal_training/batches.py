@@ -1,0 +1,58 @@
+"""Batches: a window of each of several videos, padded to the longest."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from backtal.errors import InvalidArgument
+from backtal_training.datasets import Sample
+from backtal_training.losses import NO_CLICK
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Padded to the longest: features [B, D, T], lengths [B], video_labels [B, C].
+
+    click_labels and frame_labels [B, T]: NO_CLICK where there is none, and at padding.
+    """
+
+    features: Tensor
+    lengths: Tensor
+    video_labels: Tensor
+    click_labels: Tensor
+    frame_labels: Tensor
+
+
+def make_batch(
+    samples: Sequence[Sample], window_positions: int, random: np.random.Generator
+) -> Batch:
+    """One window of each video: a random one of `window_positions`, or all of a shorter video."""
+    if not samples:
+        raise InvalidArgument("a batch needs at least one sample")
+    starts, lengths = [], []
+    for sample in samples:
+        length = min(sample.num_positions, window_positions)
+        starts.append(int(random.integers(sample.num_positions - length + 1)))
+        lengths.append(length)
+    longest = max(lengths)
+    feature_dim, num_classes = samples[0].features.shape[0], len(samples[0].video_labels)
+    features = np.zeros((len(samples), feature_dim, longest), np.float32)
+    clicks = np.full((len(samples), longest), NO_CLICK, np.int64)
+    frames = np.full((len(samples), longest), NO_CLICK, np.int64)
+    for row, (sample, start, length) in enumerate(zip(samples, starts, lengths, strict=True)):
+        features[row, :, :length] = sample.features[:, start : start + length]
+        frames[row, :length] = sample.frame_labels[start : start + length]
+        shifted = sample.click_positions - start
+        clicks[row, shifted[(shifted >= 0) & (shifted < length)]] = num_classes
+    return Batch(
+        features=torch.from_numpy(features),
+        lengths=torch.tensor(lengths),
+        video_labels=torch.from_numpy(np.stack([sample.video_labels for sample in samples])),
+        click_labels=torch.from_numpy(clicks),
+        frame_labels=torch.from_numpy(frames),
+    )
