@@ -6,15 +6,28 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from backtal_training.corpus.skeleton import Floats
 
-NOISE_OFFSET = 64
-"""What is in the noise where it changes nothing."""
-
 _NOISE_TILES = 12
+_MAX_NOISE = 64
 _MAX_SHIFT_PIXELS = 20.0
+
+
+@dataclass(frozen=True)
+class Noise:
+    """How much brighter or darker each value becomes, uint8 [height, width, 3] both."""
+
+    brighter: NDArray[np.uint8]
+    darker: NDArray[np.uint8]
+
+    def added_to(self, picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """The noisy picture; values stay within 0 to 255."""
+        noisy: NDArray[np.uint8] = np.minimum(picture, ~self.brighter)
+        noisy += self.brighter
+        np.maximum(noisy, self.darker, out=noisy)
+        noisy -= self.darker
+        return noisy
 
 
 @dataclass(frozen=True)
@@ -24,8 +37,8 @@ class Camera:
     shift_pixels: Floats
     """[frames, 2], to the right and down."""
     brightness: Floats
-    noise: tuple[Image.Image, ...]
-    """Tiles of the frame's size, each `NOISE_OFFSET` too bright; frames take them at random."""
+    noise: tuple[Noise, ...]
+    """Tiles of the frame's size; frames take them at random."""
     noise_order: NDArray[np.int64]
 
 
@@ -45,11 +58,14 @@ def film_with(
     sigma = random.uniform(1.2, 3.2)
     grey = sigma * random.standard_normal(shape, dtype=np.float32)
     tint = 0.5 * sigma * random.standard_normal((*shape, 3), dtype=np.float32)
-    tiles = np.clip(np.rint(grey[..., None] + tint) + NOISE_OFFSET, 0, 2 * NOISE_OFFSET)
+    tiles = np.clip(np.rint(grey[..., None] + tint), -_MAX_NOISE, _MAX_NOISE)
     return Camera(
         shift_pixels=np.clip(shift, -_MAX_SHIFT_PIXELS, _MAX_SHIFT_PIXELS),
         brightness=bright,
-        noise=tuple(Image.fromarray(tile) for tile in tiles.astype(np.uint8)),
+        noise=tuple(
+            Noise(np.maximum(tile, 0).astype(np.uint8), np.maximum(-tile, 0).astype(np.uint8))
+            for tile in tiles
+        ),
         noise_order=random.integers(0, _NOISE_TILES, num_frames),
     )
 

@@ -10,9 +10,9 @@ from random import Random
 import av
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageChops, ImageDraw, ImageFilter
+from PIL import Image, ImageDraw, ImageFilter
 
-from backtal_training.corpus.camera import NOISE_OFFSET, Camera, film_with
+from backtal_training.corpus.camera import Camera, film_with
 from backtal_training.corpus.choreography import poses_of, walker
 from backtal_training.corpus.figure import FigurePainter, dimmed, draw_look
 from backtal_training.corpus.scenes import MARGIN_PIXELS, Scene, paint_scene
@@ -154,10 +154,9 @@ def _frame(
         if 0 <= at < len(actor.joints):
             _paint_actor(picture, actor, actor.joints[at], np.array(actor.foot_pixels) - shift)
     brightness = float(camera.brightness[frame])
-    table = np.rint(np.minimum(brightness * np.arange(256), 255.0)).astype(int).tolist()
-    lit = picture.point(table * 3)
-    noise = camera.noise[int(camera.noise_order[frame])]
-    return np.asarray(ImageChops.add(lit, noise, 1.0, -NOISE_OFFSET))
+    table = np.rint(np.minimum(brightness * np.arange(256), 255.0)).astype(np.uint8)
+    lit = np.frombuffer(picture.tobytes().translate(table.tobytes()), dtype=np.uint8)
+    return camera.noise[int(camera.noise_order[frame])].added_to(lit.reshape(size[1], size[0], 3))
 
 
 def _paint_actor(picture: Image.Image, actor: _Actor, at: Floats, foot: Floats) -> None:
