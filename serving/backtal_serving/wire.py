@@ -5,10 +5,11 @@ NumPy in and out, no Triton: `pipeline_model` carries the arrays to and from it.
 
 from __future__ import annotations
 
-import difflib
 import json
 import math
+import re
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 
 from backtal.errors import InvalidArgument, InvalidFile
 from backtal.features import FeatureProvenance, FeatureSequence
+from backtal.localization.choice import nearest
 from backtal.manifest import BundleDescription, Manifest
 from backtal.pipeline import Answer, Progress, Request
 from backtal_serving.uris import resolve
@@ -44,8 +46,8 @@ def decode(
 ) -> Request:
     """The request that these input tensors and request parameters mean.
 
-    Raises InvalidArgument by the tensor's or parameter's name, value and what is allowed;
-    PermissionDenied and NotFound for a `uri`.
+    Ranges and class names are the pipeline's to check. Raises InvalidArgument by the tensor's or
+    parameter's name, value and what is allowed; PermissionDenied and NotFound for a `uri`.
     """
     check_parameter_names(parameters)
     source = _the_source(tensors)
@@ -59,10 +61,10 @@ def decode(
         video=_bytes(tensors, "video") if source == "video" else None,
         path=resolve(_text(tensors, "uri"), allowed_roots) if source == "uri" else None,
         features=_features(tensors, parameters, manifest) if source == "features" else None,
-        score_threshold=_number(parameters, "score_threshold", 0.0, 1.0),
+        score_threshold=_number(parameters, "score_threshold"),
         max_segments=_whole_number(parameters, "max_segments"),
         classes=_classes(parameters, manifest.description),
-        nms=_number(parameters, "nms", 0.0, 1.0, above=True),
+        nms=_number(parameters, "nms"),
         allow_partial=_flag(parameters, "allow_partial"),
     )
 
@@ -130,7 +132,7 @@ def check_parameter_names(parameters: Parameters) -> None:
     for name in parameters:
         if name in PARAMETERS or name.startswith(RESERVED_PREFIX):
             continue
-        raise InvalidArgument(f"unknown parameter {name!r}{_nearest(name, PARAMETERS)}")
+        raise InvalidArgument(f"unknown parameter {name!r}{nearest(name, PARAMETERS)}")
 
 
 def _the_source(tensors: Tensors) -> str:
@@ -218,22 +220,17 @@ def _text(tensors: Tensors, name: str) -> str:
         raise InvalidArgument(f"{name} {value[:80]!r} is not UTF-8") from None
 
 
-def _number(
-    parameters: Parameters, name: str, low: float, high: float, *, above: bool = False
-) -> float | None:
+def _number(parameters: Parameters, name: str) -> float | None:
     """A number, or one written in a string: not every client can send a floating-point one."""
     value = parameters.get(name)
     if value is None:
         return None
     number = math.nan
     if not isinstance(value, bool):
-        try:
+        with suppress(TypeError, ValueError):
             number = float(value)
-        except (TypeError, ValueError):
-            number = math.nan
-    if not (low < number if above else low <= number) or not number <= high:
-        bracket = "(" if above else "["
-        raise InvalidArgument(f"{name} is {value!r}, allowed is {bracket}{low:g}, {high:g}]")
+    if not math.isfinite(number):
+        raise InvalidArgument(f"{name} is {value!r}, allowed is a number")
     return number
 
 
@@ -241,10 +238,9 @@ def _whole_number(parameters: Parameters, name: str) -> int | None:
     value = parameters.get(name)
     if value is None:
         return None
-    text = str(value)
-    if isinstance(value, bool) or not text.isascii() or not text.isdecimal() or int(text) < 1:
-        raise InvalidArgument(f"{name} is {value!r}, allowed is a whole number of at least 1")
-    return int(text)
+    if isinstance(value, bool) or not re.fullmatch(r"-?[0-9]{1,18}", str(value)):
+        raise InvalidArgument(f"{name} is {value!r}, allowed is a whole number")
+    return int(value)
 
 
 def _flag(parameters: Parameters, name: str) -> bool:
@@ -263,22 +259,9 @@ def _classes(parameters: Parameters, description: BundleDescription) -> tuple[st
         names = json.loads(text)
     except (TypeError, ValueError):
         names = None
-    if not isinstance(names, list) or not names or not all(isinstance(n, str) for n in names):
+    if not isinstance(names, list) or not all(isinstance(n, str) for n in names):
         raise InvalidArgument(
             f"classes is {text!r}, expected a JSON list of names in a string, such as "
             f"{json.dumps([description.classes[0]])!r}"
         )
-    for name in names:
-        if name not in description.classes:
-            hint = _nearest(name, description.classes)
-            raise InvalidArgument(f"classes holds {name!r}, no class of {description.name}{hint}")
     return tuple(names)
-
-
-def _nearest(name: str, known: Sequence[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=1)
-    if near:
-        return f"; did you mean {near[0]!r}?"
-    if len(known) <= 20:
-        return f"; allowed are {', '.join(known)}"
-    return f"; it has {len(known)}, such as {known[0]!r}"

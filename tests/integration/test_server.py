@@ -130,7 +130,7 @@ def test_parameters_choose_among_the_segments(
         assert (ask(score_threshold=given).as_numpy("scores") >= np.float32(middle)).all()
     only = ask(classes=json.dumps([CLASSES[2]])).as_numpy("labels")
     assert {label.decode() for label in only} == {CLASSES[2]}
-    assert len(ask(nms=1.0).as_numpy("scores")) >= len(scores)
+    assert len(ask(nms=1.0).as_numpy("scores")) > len(scores)
 
 
 def test_the_right_backbone_is_accepted(
@@ -148,7 +148,7 @@ def test_the_right_backbone_is_accepted(
 def test_no_segment_is_an_answer(client: Any, feature_inputs: dict[str, np.ndarray]) -> None:
     inputs = [tensor(name, value) for name, value in feature_inputs.items()]
     names = outputs("segments", "scores", "labels")
-    result = client.infer(BUNDLE, inputs, outputs=names, parameters={"score_threshold": 1.0})
+    result = client.infer(BUNDLE, inputs, outputs=names, parameters={"score_threshold": 100})
     assert result.as_numpy("segments").shape == (0, 2)
     assert result.as_numpy("scores").shape == (0,)
     assert result.as_numpy("labels").shape == (0,)

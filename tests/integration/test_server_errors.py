@@ -143,13 +143,12 @@ def test_an_unknown_parameter(refuse: Callable[..., str]) -> None:
 @pytest.mark.parametrize(
     ("name", "value", "allowed"),
     [
-        ("score_threshold", 1.5, "[0, 1]"),
-        ("score_threshold", "much", "[0, 1]"),
+        ("score_threshold", "much", "a number"),
         ("nms", 0.0, "(0, 1]"),
         ("max_segments", 0, "at least 1"),
-        ("max_segments", "2.5", "at least 1"),
+        ("max_segments", "2.5", "a whole number"),
         ("classes", "jump", "a JSON list"),
-        ("classes", '["jumb"]', "did you mean 'jump'"),
+        ("classes", "[]", "an empty list"),
         ("allow_partial", "perhaps", "true and false"),
         ("backbone", "0" * 64, "another backbone"),
     ],
@@ -163,11 +162,17 @@ def test_a_parameter_out_of_its_range(
     assert allowed in message
 
 
+def test_an_unknown_class(refuse: Callable[..., str]) -> None:
+    good = {"features": FEATURES, "duration": DURATION}
+    message = refuse(good, "INVALID_ARGUMENT", classes='["jumb"]')
+    assert "'jumb'" in message
+    assert "did you mean 'jump'" in message
+
+
 @pytest.mark.parametrize(
     ("inputs", "says"),
     [
         ({"features": FEATURES}, "needs duration"),
-        ({"features": FEATURES[:5], "duration": DURATION}, r"[5, 4]"),
         ({"features": FEATURES[:, :0], "duration": DURATION}, r"[8, 0]"),
         ({"features": NOT_A_NUMBER, "duration": DURATION}, "features"),
         ({"features": FEATURES, "duration": -DURATION}, "duration is -2.0"),
@@ -197,6 +202,7 @@ def test_features_that_do_not_fit(
 @pytest.mark.parametrize(
     "inputs",
     [
+        {"features": FEATURES[:5], "duration": DURATION},
         {"features": FEATURES.astype(np.float64), "duration": DURATION},
         {"features": FEATURES[None], "duration": DURATION},
         {"video": np.array([b"a", b"b"], np.object_)},

@@ -115,23 +115,21 @@ def test_parameters_are_read_as_numbers_or_text() -> None:
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        *(("score_threshold", value) for value in (-0.1, 1.1, "x", "nan", "", True, None, [])),
-        *(("nms", value) for value in (0, 0.0, -1, 1.01, "inf", False)),
-        *(("max_segments", value) for value in (0, -1, 1.5, "1e3", "²", True, "")),
+        *(("score_threshold", value) for value in ("x", "nan", "", True, [])),
+        *(("nms", value) for value in ("inf", False, "1,0")),
+        *(("max_segments", value) for value in (1.5, "1e3", "²", True, "", "9" * 5000)),
         *(("allow_partial", value) for value in (1, "yes", "", 0.0)),
-        *(("classes", value) for value in ("jump", "[]", '"jump"', '["jump", 1]', 3, True)),
+        *(("classes", value) for value in ("jump", '"jump"', '["jump", 1]', 3, True)),
     ],
 )
 def test_a_bad_value_is_refused_with_its_name_and_itself(name: str, value: Any) -> None:
-    if value is None:
-        return
     with pytest.raises(InvalidArgument) as caught:
         a_video(**{name: value})
     assert caught.value.message.startswith(f"{name} is {value!r}")
 
 
-@given(st.floats(min_value=0.0, max_value=1.0))
-def test_every_threshold_from_0_to_1_is_taken_as_it_is(value: float) -> None:
+@given(st.floats(allow_nan=False, allow_infinity=False))
+def test_every_finite_threshold_is_taken_as_it_is(value: float) -> None:
     assert a_video(score_threshold=value).score_threshold == value
     assert a_video(score_threshold=repr(value)).score_threshold == value
 
@@ -147,17 +145,12 @@ def test_no_parameter_name_crashes_or_passes_unknown(name: str) -> None:
 def test_an_unknown_parameter_is_told_the_nearest() -> None:
     with pytest.raises(InvalidArgument, match="did you mean 'max_segments'"):
         a_video(max_segment=3)
-    with pytest.raises(InvalidArgument, match="allowed are score_threshold, max_segments"):
+    with pytest.raises(InvalidArgument, match="there are 6: 'score_threshold'"):
         a_video(zzz=3)
 
 
 def test_what_triton_adds_is_passed_over() -> None:
     assert a_video(triton_enable_empty_final_response=True).video == b"bytes"
-
-
-def test_an_unknown_class_is_told_the_nearest() -> None:
-    with pytest.raises(InvalidArgument, match=r"'jumb'.*did you mean 'jump'"):
-        a_video(classes='["run", "jumb"]')
 
 
 @pytest.mark.parametrize(
