@@ -7,6 +7,7 @@ reached by Triton's own calls between models (BLS); all else is `backtal.pipelin
 from __future__ import annotations
 
 import json
+import re
 import traceback
 from collections.abc import Mapping
 from pathlib import Path
@@ -30,6 +31,7 @@ from backtal.errors import (
 from backtal.manifest import MANIFEST_NAME, Manifest
 from backtal.pipeline import Answer, CasOutput, Pipeline, Progress
 from backtal_serving import wire
+from backtal_serving.drain import request_in_flight
 from backtal_serving.numpy_version import check_numpy
 from backtal_serving.settings import ServingSettings
 
@@ -42,6 +44,9 @@ _TRITON_CODES = (
     (Unavailable, "UNAVAILABLE"),
     (Cancelled, "CANCELLED"),
 )
+
+# What an inner model answers once Triton was told to stop.
+_STOPPING = re.compile("Server not ready|Server is stopping")
 
 
 class InnerModels:
@@ -109,6 +114,10 @@ class TritonPythonModel:
         sender.send(response, flags=final)
 
     def _run(self, request: Any, on_progress: Any = None) -> Answer:
+        with request_in_flight(self._settings.state_folder):
+            return self._answer(request, on_progress)
+
+    def _answer(self, request: Any, on_progress: Any) -> Answer:
         tensors = {tensor.name(): tensor.as_numpy() for tensor in request.inputs()}
         parameters = json.loads(request.parameters() or "{}")
         decoded = wire.decode(tensors, parameters, self._manifest, self._settings.allowed_roots)
@@ -134,6 +143,8 @@ def _call(
     response = request.exec()
     if response.has_error():
         text = response.error().message()
+        if _STOPPING.search(text):
+            raise Unavailable("the service is stopping")
         raise from_wire(text) or Internal(f"{model}: {text}")
     tensors = {tensor.name(): tensor.as_numpy() for tensor in response.output_tensors()}
     return {name: tensors[name] for name in outputs}

@@ -20,6 +20,7 @@ from types import TracebackType
 
 from backtal.errors import InvalidArgument, NotFound, Unavailable
 from backtal.runtime import num_cores
+from backtal_serving.drain import drain
 from backtal_serving.launcher import Installation, Layout, find_installation, lay_out
 from backtal_serving.settings import ServingSettings
 
@@ -86,6 +87,7 @@ class TritonServer:
         self.grpc_port = options.grpc_port or 0
         self._process: subprocess.Popen[bytes] | None = None
         self._folder: Path | None = None
+        self._ready = False
 
     @property
     def grpc_address(self) -> str:
@@ -143,7 +145,7 @@ class TritonServer:
         self._start_once(installation)
 
     def stop(self) -> int:
-        """SIGTERM, wait for what is in flight, SIGKILL what is left; the exit code.
+        """Wait for what is in flight, SIGTERM, SIGKILL what is left; the exit code.
 
         Nothing of the server outlives this: no process of its group, no shared memory of its name.
         """
@@ -155,6 +157,7 @@ class TritonServer:
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
             self._folder = None
+        self._ready = False
         return 0 if self.exit_code is None else self.exit_code
 
     def wait(self, timeout_seconds: float | None = None) -> int | None:
@@ -186,6 +189,7 @@ class TritonServer:
         try:
             self._launch(installation, lay_out(installation, self._folder))
             self._wait_until_ready()
+            self._ready = True
         except BaseException:
             self.stop()
             raise
@@ -193,7 +197,8 @@ class TritonServer:
     def _launch(self, installation: Installation, layout: Layout) -> None:
         self.grpc_port = self.options.grpc_port or free_port()
         command = [str(installation.tritonserver), *self._arguments(layout)]
-        environment = {**layout.environment, **self.options.settings.to_environment()}
+        settings = self.options.settings.model_copy(update={"state_folder": self._folder})
+        environment = {**layout.environment, **settings.to_environment()}
         self.log_file.parent.mkdir(parents=True, exist_ok=True)
         with self.log_file.open("ab") as log:
             self._process = subprocess.Popen(
@@ -243,7 +248,7 @@ class TritonServer:
         process = self._process
         assert process is not None
         # Triton opens its port when all models are loaded, and ends if one of them is not.
-        while not _accepts(self.grpc_port) or not _is_ready(self.grpc_address):
+        while not self._is_ready():
             if process.poll() is not None:
                 kind = _Aborted if process.returncode < 0 else Unavailable
                 raise kind(
@@ -257,8 +262,15 @@ class TritonServer:
                 )
             time.sleep(POLL_SECONDS)
 
+    def _is_ready(self) -> bool:
+        # gRPC comes first, then HTTP.
+        ports = [port for port in (self.grpc_port, self.options.http_port) if port is not None]
+        return all(_accepts(port) for port in ports) and _is_ready(self.grpc_address)
+
     def _end(self, process: subprocess.Popen[bytes]) -> int:
         if process.poll() is None:
+            if self._ready and self._folder is not None:
+                drain(self._folder, self.options.exit_timeout_seconds)
             process.send_signal(signal.SIGTERM)
             with suppress(subprocess.TimeoutExpired):
                 process.wait(self.options.exit_timeout_seconds + GRACE_SECONDS)

@@ -18,10 +18,12 @@ class ServingSettings(Settings):
     """How the models of one server behave.
 
     `allowed_roots` are folders whose files a `uri` may name; `limits` is what a video may be.
+    `state_folder` is the supervisor's, by which it waits for requests in flight.
     """
 
     allowed_roots: tuple[Path, ...] = ()
     limits: VideoLimits = VideoLimits()
+    state_folder: Path | None = None
 
     def to_environment(self) -> dict[str, str]:
         """The variable from which `from_environment` reads these settings again."""

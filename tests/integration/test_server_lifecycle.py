@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import os
 import shutil
@@ -68,6 +69,31 @@ def test_requests_in_flight_are_answered_before_the_end(
         assert server.stop() == 0
         assert ended.wait(5.0)
     assert answered[0].as_numpy("duration").tolist() == [20.0]
+
+
+def test_a_request_that_triton_itself_cuts_short_is_told_so(
+    tiny_repository: TinyRepository, triton: None
+) -> None:
+    from tritonclient.grpc import InferenceServerClient
+
+    answered: list[Any] = []
+    ended = threading.Event()
+
+    def finish(result: Any, error: Any) -> None:
+        answered.append(error)
+        ended.set()
+
+    inputs = [tensor("video", moving_colours(60.0))]
+    options = ServerOptions(repository=tiny_repository[0])
+    with TritonServer(options) as server, InferenceServerClient(server.grpc_address) as client:
+        client.async_infer(BUNDLE, inputs, callback=finish)
+        time.sleep(0.5)
+        assert server.process_id is not None
+        os.kill(server.process_id, signal.SIGTERM)
+        assert server.wait(30.0) == 0
+        assert ended.wait(5.0)
+    assert answered[0].message() == "[UNAVAILABLE] the service is stopping"
+    assert answered[0].status() == "StatusCode.UNAVAILABLE"
 
 
 def test_a_killed_server_leaves_no_child_and_no_memory(tiny_repository: TinyRepository) -> None:
@@ -251,6 +277,13 @@ def _listening(process_id: int) -> set[tuple[str, int]]:
             fields = line.split()
             if fields[3] == "0A" and fields[9] in inodes:
                 address, port = fields[1].split(":")
-                octets = bytes.fromhex(address)[::-1]
-                addresses.add((".".join(map(str, octets)), int(port, 16)))
+                addresses.add((_readable(address), int(port, 16)))
     return addresses
+
+
+def _readable(address: str) -> str:
+    """An address of /proc/net/tcp or tcp6: words of four bytes, each in the machine's order."""
+    words = (bytes.fromhex(address[start : start + 8]) for start in range(0, len(address), 8))
+    parsed = ipaddress.ip_address(b"".join(word[::-1] for word in words))
+    mapped = parsed.ipv4_mapped if isinstance(parsed, ipaddress.IPv6Address) else None
+    return str(mapped or parsed)
