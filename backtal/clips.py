@@ -23,7 +23,8 @@ from backtal.manifest import ClipPlan
 from backtal.video.window import Window
 
 # Matroska rounds times to milliseconds: a frame meant for a tick may be stamped just after it.
-TICK_TOLERANCE_SECONDS = 1e-3
+# No whole number of milliseconds, so that such times do not lie on the edge.
+TICK_TOLERANCE_SECONDS = 1.25e-3
 
 
 def first_tick(plan: ClipPlan, seconds: float) -> int:

@@ -217,7 +217,9 @@ def clip_middles(
 def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
     """Every array of an ``.npz``, pickles refused. Raises NotFound or InvalidFile."""
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        # NumPy forgets to close a file of its own opening where that is no archive.
+        with path.open("rb") as file:
+            archive = np.load(file, allow_pickle=False)
             if not isinstance(archive, np.lib.npyio.NpzFile):
                 raise InvalidFile(f"{path} is a single array, expected an .npz")
             return {name: archive[name] for name in archive.files}

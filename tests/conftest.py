@@ -5,6 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# A machine that is busy with other work is no finding.
+settings.register_profile("backtal", deadline=None)
+settings.load_profile("backtal")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
