@@ -269,14 +269,14 @@ def _describe(source: Source, container: InputContainer, stream: VideoStream) ->
 
 def _declared_seconds(container: InputContainer, stream: VideoStream) -> float | None:
     if stream.duration and stream.time_base:
-        seconds = float(stream.duration * stream.time_base)
-    elif found := MATROSKA_DURATION.fullmatch(stream.metadata.get("DURATION", "")):
-        seconds = int(found[1]) * 3600 + int(found[2]) * 60 + float(found[3])
-    elif container.duration:
-        seconds = container.duration / av.time_base
+        return max(0.0, float(stream.duration * stream.time_base)) or None
+    if found := MATROSKA_DURATION.fullmatch(stream.metadata.get("DURATION", "")):
+        end_seconds = int(found[1]) * 3600 + int(found[2]) * 60 + float(found[3])
     else:
-        return None
-    return seconds if seconds > 0 else None
+        end_seconds = (container.duration or 0) / av.time_base
+    # Here it is the time of the end, wherever the pictures begin.
+    start_seconds = float((stream.start_time or 0) * (stream.time_base or 0))
+    return max(0.0, end_seconds - max(0.0, start_seconds)) or None
 
 
 def _declares_duration(stream: VideoStream) -> bool:

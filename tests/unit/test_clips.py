@@ -108,7 +108,7 @@ def test_clip_times_are_of_the_clips(plan: ClipPlan, duration: float) -> None:
     assert start[0] == 0
     assert (end > start).all()
     assert end.max() <= np.float32(duration)
-    np.testing.assert_allclose(np.diff(start), plan.stride_seconds, rtol=1e-4)
+    np.testing.assert_allclose(np.diff(start), plan.stride_seconds, atol=1e-5)
 
 
 def test_two_seconds_at_25_ticks_have_three_clips() -> None:

@@ -116,7 +116,7 @@ def test_each_field_is_checked_by_name(
     fields[field] = value
     path = tmp_path / "broken.npz"
     np.savez(path, **fields)
-    with pytest.raises(InvalidFile, match=f"broken.npz.*{message}"):
+    with pytest.raises(InvalidFile, match=rf"broken\.npz.*{message}"):
         FeatureSequence.load(path)
 
 
@@ -133,7 +133,7 @@ def test_a_pickle_is_not_loaded(sequence: FeatureSequence, tmp_path: Path) -> No
     fields = saved_fields(sequence, tmp_path)
     fields["metadata"] = np.array([{"a": 1}], dtype=object)
     np.savez(tmp_path / "pickle.npz", **fields)
-    with pytest.raises(InvalidFile, match="no .npz of plain arrays"):
+    with pytest.raises(InvalidFile, match=r"no \.npz of plain arrays"):
         FeatureSequence.load(tmp_path / "pickle.npz")
 
 
@@ -162,7 +162,7 @@ def test_a_truncated_file_is_refused(sequence: FeatureSequence, tmp_path: Path) 
 
 
 def test_a_missing_file_is_not_found(tmp_path: Path) -> None:
-    with pytest.raises(NotFound, match="nothing.npz"):
+    with pytest.raises(NotFound, match=r"nothing\.npz"):
         FeatureSequence.load(tmp_path / "nothing.npz")
 
 
@@ -171,7 +171,7 @@ def test_clips_must_come_one_after_the_other(sequence: FeatureSequence) -> None:
     start[3] = start[2] - 1
     end = sequence.clip_end_seconds.copy()
     end[3] = end[2]
-    with pytest.raises(InvalidFile, match="clip 3 .* does not come after clip 2"):
+    with pytest.raises(InvalidFile, match=r"clip 3 .* does not come after clip 2"):
         replace(sequence, clip_start_seconds=start, clip_end_seconds=end)
 
 
