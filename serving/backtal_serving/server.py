@@ -219,8 +219,8 @@ class TritonServer:
             f"--backend-config=python,shm-region-prefix-name={self.shared_memory_prefix}",
             # Triton's 30 s for a model's process to start are not enough on a busy machine.
             f"--backend-config=python,stub-timeout-seconds={stub_timeout}",
-            # One by one on few cores: the processes that load at once slow each other down.
-            f"--model-load-thread-count={max(1, num_cores() // 2)}",
+            # Not more at once than cores: the processes that load slow each other down.
+            f"--model-load-thread-count={num_cores()}",
             # Our configurations are complete; completing them starts each model's stub twice.
             "--disable-auto-complete-config",
             "--allow-grpc=true",

@@ -8,11 +8,13 @@ import sysconfig
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from backtal.errors import InvalidFile, MissingDependency
 from backtal_serving import launcher
 from backtal_serving.launcher import Installation, find_installation, find_libpython, lay_out
+from backtal_serving.numpy_version import check_numpy
 from backtal_serving.settings import SETTINGS_VARIABLE, ServingSettings
 
 
@@ -166,3 +168,10 @@ def test_settings_reach_the_models_as_they_are() -> None:
 def test_settings_that_are_none_are_refused(text: str, says: str) -> None:
     with pytest.raises(InvalidFile, match=says):
         ServingSettings.from_environment({SETTINGS_VARIABLE: text})
+
+
+def test_numpy_2_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    check_numpy()
+    monkeypatch.setattr(np, "__version__", "2.1.0")
+    with pytest.raises(MissingDependency, match=r"needs numpy<2, this environment has 2\.1\.0"):
+        check_numpy()
