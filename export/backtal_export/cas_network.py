@@ -8,8 +8,9 @@ concatenate) and that product. Nothing has the size of an affinity tiled over ch
 
 from __future__ import annotations
 
-import io
+import tempfile
 import warnings
+from pathlib import Path
 
 import onnx
 import torch
@@ -54,7 +55,8 @@ class CasNetwork(nn.Module):
         hidden = _activated(self.embedding_1(_unfolded(positions)))
         embedding = self.embedding_2(_unfolded(hidden))
         length = torch.sqrt((embedding * embedding).sum(dim=2, keepdim=True))
-        return embedding / length.clamp_min(_NORMALIZE_EPSILON)
+        unit: Tensor = embedding / length.clamp_min(_NORMALIZE_EPSILON)
+        return unit
 
 
 def cas_onnx(network: BackTALNetwork) -> bytes:
@@ -64,15 +66,19 @@ def cas_onnx(network: BackTALNetwork) -> bytes:
     """
     module = CasNetwork(network.eval()).eval()
     example = torch.zeros(2, network.settings.feature_dim, 6)
-    stream = io.BytesIO()
-    with torch.inference_mode(), warnings.catch_warnings():
+    with (
+        tempfile.TemporaryDirectory(prefix="backtal-export-") as folder,
+        torch.inference_mode(),
+        warnings.catch_warnings(),
+    ):
+        path = Path(folder) / "cas.onnx"
         # The TorchScript exporter says that it is old. The new one gives the same answers after 20
         # to 40 times the processor time.
         warnings.simplefilter("ignore")
         torch.onnx.export(
             module,
             (example,),
-            stream,
+            str(path),
             input_names=["features"],
             output_names=["cas", "magnitude"],
             opset_version=OPSET,
@@ -83,7 +89,8 @@ def cas_onnx(network: BackTALNetwork) -> bytes:
             },
             dynamo=False,
         )
-    return to_bytes(_anonymous(onnx.load_from_string(stream.getvalue()).graph))
+        traced = onnx.load(path)
+    return to_bytes(_anonymous(traced.graph))
 
 
 class _Product(nn.Module):
@@ -122,7 +129,8 @@ class _AffinityConvolution(nn.Module):
             if neighbour != _CENTRE:
                 part = part * (left if neighbour < _CENTRE else right)
             columns.append(part)
-        return self.product(torch.cat(columns, dim=2))
+        weighted: Tensor = self.product(torch.cat(columns, dim=2))
+        return weighted
 
 
 def _parts(channels: int, *, released: bool) -> list[tuple[int, int, int, int]]:
