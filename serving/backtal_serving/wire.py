@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from backtal.detection import provenance
 from backtal.errors import InvalidArgument, InvalidFile
 from backtal.features import FeatureProvenance, FeatureSequence
 from backtal.localization.choice import nearest
@@ -104,27 +105,6 @@ def encode_progress(progress: Progress) -> dict[str, NDArray[Any]]:
     """The output tensor of a progress message: seconds done and in all."""
     values = [progress.done_seconds, progress.total_seconds]
     return {"progress": np.array(values, np.float32)}
-
-
-def provenance(answer: Answer, manifest: Manifest) -> dict[str, Any]:
-    """Where an answer came from, as plain data.
-
-    `classes` are the names of the channels of `cas`, `features` what made the features.
-    """
-    description = manifest.description
-    background = ["background"] if description.cas.background else []
-    return {
-        "bundle": answer.bundle_name,
-        "bundle_sha256": answer.bundle_sha256,
-        "classes": [*description.classes, *background],
-        "duration_seconds": answer.duration_seconds,
-        "num_frames_decoded": answer.num_frames_decoded,
-        "num_frames_declared": answer.num_frames_declared,
-        "streams": list(answer.features.streams),
-        "features": answer.features.provenance.model_dump(mode="json"),
-        "warnings": list(answer.warnings),
-        "stage_seconds": dict(answer.stage_seconds),
-    }
 
 
 def check_parameter_names(parameters: Parameters) -> None:
