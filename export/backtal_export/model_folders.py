@@ -52,9 +52,10 @@ def write_exported(repository: Path, exported: Exported) -> Manifest:
     """Write the bundle and give its manifest. A bundle of that name is replaced.
 
     Raises InvalidArgument where the description's backbone is another one than the file given,
-    or its name cannot be a model's; Unavailable where the repository cannot be written.
+    or its name is taken by something else; Unavailable where the repository cannot be written.
     """
     manifest = _manifest(exported)
+    _check_free(repository, manifest.description.name)
     try:
         repository.mkdir(parents=True, exist_ok=True)
         for stream, network in manifest.backbones.items():
@@ -90,6 +91,12 @@ def _manifest(exported: Exported) -> Manifest:
         cas=_network("cas", exported.cas),
         training=dict(exported.training),
     )
+
+
+def _check_free(repository: Path, name: str) -> None:
+    for folder in (repository / name, repository / f"{name}{STREAM_SUFFIX}"):
+        if folder.exists() and not (folder / "1" / MANIFEST_NAME).is_file():
+            raise InvalidArgument(f"{folder} exists and is no bundle: it is not replaced")
 
 
 def _network(prefix: str, model_file: bytes) -> Network:
@@ -154,9 +161,19 @@ def _appearing_whole(folder: Path) -> Iterator[Path]:
         draft = scratch / "new"
         (draft / "1").mkdir(parents=True)
         yield draft
-        if folder.exists():
-            # A folder in use cannot be renamed over.
-            folder.rename(scratch / "old")
-        draft.rename(folder)
+        _rename_over(draft, folder, aside=scratch / "old")
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _rename_over(draft: Path, folder: Path, *, aside: Path) -> None:
+    if not folder.exists():
+        draft.rename(folder)
+        return
+    # A folder that is not empty cannot be renamed over.
+    folder.rename(aside)
+    try:
+        draft.rename(folder)
+    except OSError:
+        aside.rename(folder)
+        raise
