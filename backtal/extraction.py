@@ -20,6 +20,7 @@ from backtal.stages import Stages
 from backtal.video import RESIZER, DecoderName, Video, VideoLimits, open_video
 
 CLIPS_PER_BATCH = 4
+WINDOW_FRAMES = 64
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,6 +145,7 @@ def clip_batches(video: Video, plan: ClipPlan, allow_partial: bool) -> Iterator[
 
 def _clips(video: Video, plan: ClipPlan, allow_partial: bool) -> Iterator[NDArray[np.uint8]]:
     assembler = ClipAssembler(plan)
-    for window in video.windows(plan, allow_partial=allow_partial):
+    windows = video.windows(plan, window_frames=WINDOW_FRAMES, allow_partial=allow_partial)
+    for window in windows:
         yield from assembler.add(window)
     yield from assembler.finish()

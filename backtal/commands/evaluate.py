@@ -50,7 +50,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     offline.add_argument("--bundle", type=Path, metavar="REPOSITORY/BUNDLE", help="what answers")
     offline.add_argument("--threads", type=int, metavar="N", help="default: all cores")
     offline.add_argument("--results-to", type=Path, metavar="JSON", help="keep the detections")
-    parser.add_argument("--per-class", action="store_true", help="the table has a row a class")
+    parser.add_argument("--per-class", action="store_true", help="also the mean AP of each class")
     parser.add_argument("--json", metavar="FILE", help="write the figures; - is standard output")
 
 
@@ -97,15 +97,17 @@ def show(console: Console, result: EvaluationResult, per_class: bool) -> None:
     )
     # Ten columns of three digits in a terminal of 80.
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 0, 0, 1))
-    table.add_column("", overflow="fold")
+    table.add_column("")
     for heading in (*(f"{tiou:g}" for tiou in result.tious), "mean"):
         table.add_column(heading, justify="right", no_wrap=True)
-    if per_class:
-        for name, row in result.class_average_precision.items():
-            table.add_row(name, *(f"{ap:.3f}" for ap in row), f"{sum(row) / len(row):.3f}")
     means = (f"{value:.3f}" for value in result.mean_average_precision)
     table.add_row("mAP", *means, f"{result.average:.3f}")
     console.print(table)
+    if per_class:
+        classes = Table("class", "mean AP", box=box.SIMPLE_HEAD)
+        for name, row in result.class_average_precision.items():
+            classes.add_row(name, f"{sum(row) / len(row):.3f}")
+        console.print(classes)
 
 
 def as_json(result: EvaluationResult) -> dict[str, Any]:
