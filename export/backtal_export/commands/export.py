@@ -28,5 +28,10 @@ def run(arguments: argparse.Namespace) -> int:
     """Export, saying what is done."""
     from backtal_export.repository import write_bundle
 
-    write_bundle(arguments.repository, arguments.source, name=arguments.name)
+    write_bundle(arguments.repository, arguments.source, name=arguments.name, say=_say)
     return 0
+
+
+def _say(text: str) -> None:
+    # A download takes a while: what is being done is told before it, into a pipe too.
+    print(text, flush=True)
