@@ -1,8 +1,8 @@
-"""What a caller sees of an answer, wherever it was computed, and ActivityNet's results format."""
+"""What a caller sees of an answer, wherever it was computed."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -77,19 +77,3 @@ def provenance(answer: Answer, manifest: Manifest) -> dict[str, Any]:
         "warnings": list(answer.warnings),
         "stage_seconds": dict(answer.stage_seconds),
     }
-
-
-def activitynet_results(videos: Iterable[tuple[str, DetectionAnswer]]) -> dict[str, Any]:
-    """The answers of named videos as ActivityNet's results: what its evaluation code reads."""
-    results = {}
-    external: dict[str, Any] = {"used": False, "details": ""}
-    for name, answer in videos:
-        results[name] = [
-            {
-                "label": segment.label,
-                "score": round(segment.score, 6),
-                "segment": [round(segment.start_seconds, 3), round(segment.end_seconds, 3)],
-            }
-            for segment in answer.segments
-        ]
-    return {"version": "VERSION 1.3", "results": results, "external_data": external}

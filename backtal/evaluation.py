@@ -248,6 +248,11 @@ def _segment(entry: Any, where: str) -> Segment:
 
 def write_results(path: Path, detections: Detections) -> None:
     """Write detections in ActivityNet's format of results, to full precision."""
+    path.write_text(json.dumps(results_document(detections)), encoding="utf-8")
+
+
+def results_document(detections: Detections) -> dict[str, Any]:
+    """Detections as ActivityNet's results: what `write_results` writes, as plain data."""
     results = {
         name: [
             {
@@ -260,5 +265,4 @@ def write_results(path: Path, detections: Detections) -> None:
         for name, segments in detections.items()
     }
     external: dict[str, Any] = {"used": False, "details": ""}
-    document = {"version": RESULTS_VERSION, "results": results, "external_data": external}
-    path.write_text(json.dumps(document), encoding="utf-8")
+    return {"version": RESULTS_VERSION, "results": results, "external_data": external}

@@ -9,25 +9,27 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import json
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
 from backtal import cli
+from backtal.annotations import GroundTruth, Instance
 from backtal.client import Client
 from backtal.commands.detect import show_progress
 from backtal.detection import DetectionAnswer
 from backtal.errors import BacktalError, NotFound
+from backtal.evaluation import mean_average_precision
 from backtal.features import FeatureSequence
 from backtal.report import Report, clock, write_report
-from backtal.segments import Segment
+from backtal.segments import Segment, overlap_ratio
 
 DEMO = Path(__file__).resolve().parent
 ROOT = DEMO.parent
@@ -40,6 +42,7 @@ FEATURES = DEMO / "features"
 GROUND_TRUTH = DEMO / "ground_truth.json"
 KINETICS400 = "kinetics400"
 BUNDLE = "demo"
+SUBSET = "test"
 TIOU_THRESHOLDS = (0.3, 0.4, 0.5, 0.6, 0.7)
 ROWS_WITHOUT_TRUTH = 5
 
@@ -70,38 +73,19 @@ def main() -> int:
 
 def run_demo() -> None:
     """The two halves of the demo, by one server."""
-    truth = read_truth()
-    name = min(truth, key=lambda video: (truth[video].duration_seconds, video))
+    truth = held_out_videos()
+    name = min(truth.videos, key=lambda video: (truth.videos[video].duration_seconds, video))
     with step(f"drawing {name}, a video that was held out"):
         run_command("corpus", str(CORPUS), "--only", name)
     video = CORPUS / "videos" / f"{name}.mp4"
     with running_server() as client:
-        show_one_video(client, video, truth[name].segments)
+        show_one_video(client, video, truth.videos[name].instances)
         show_whole_split(client, truth)
 
 
-class Truth:
-    """What one held-out video holds."""
-
-    def __init__(self, duration_seconds: float, segments: tuple[Segment, ...]) -> None:
-        self.duration_seconds = duration_seconds
-        self.segments = segments
-
-
-def read_truth() -> dict[str, Truth]:
-    """The held-out videos' ground truth, by name."""
-    database = json.loads(GROUND_TRUTH.read_text())["database"]
-    return {
-        name: Truth(
-            float(video["duration"]),
-            tuple(
-                Segment(*map(float, instance["segment"]), label=instance["label"], score=1.0)
-                for instance in video["annotations"]
-            ),
-        )
-        for name, video in database.items()
-        if (FEATURES / f"{name}.npz").is_file()
-    }
+def held_out_videos() -> GroundTruth:
+    """What the corpus says of the videos that training never saw."""
+    return GroundTruth.load(GROUND_TRUTH).subset(SUBSET)
 
 
 def export_bundle(source: str, bundle: str) -> None:
@@ -140,11 +124,13 @@ def running_server() -> Iterator[Client]:
     console.print("starting Triton with both bundles")
     server = EmbeddedServer(REPOSITORY, [CORPUS / "videos"], log_file=VAR / "triton.log")
     with server, Client(server.grpc_address) as client:
-        console.print(f"ready: gRPC on {server.grpc_address}, bundles {', '.join(client.bundles())}")
+        console.print(
+            f"ready: gRPC on {server.grpc_address}, bundles {', '.join(client.bundles())}"
+        )
         yield client
 
 
-def show_one_video(client: Client, video: Path, truth: tuple[Segment, ...]) -> None:
+def show_one_video(client: Client, video: Path, truth: tuple[Instance, ...]) -> None:
     """Send the video's bytes and show the truth beside the answer."""
     started = time.monotonic()
     with show_progress(console, video.name) as on_progress:
@@ -154,11 +140,12 @@ def show_one_video(client: Client, video: Path, truth: tuple[Segment, ...]) -> N
     seconds = time.monotonic() - started
     console.print(truth_table(video.name, answer, truth))
     console.print(f"{answer.duration_seconds:.0f} s of video in {seconds:.0f} s, by gRPC as pixels")
-    write_report(Report(title=video.name, answer=answer, video=video, truth=truth), PAGE)
+    known = tuple(Segment(one.start_seconds, one.end_seconds, one.label, 1.0) for one in truth)
+    write_report(Report(title=video.name, answer=answer, video=video, truth=known), PAGE)
     console.print(f"wrote {shown(PAGE)}: open it in a browser")
 
 
-def truth_table(name: str, answer: DetectionAnswer, truth: tuple[Segment, ...]) -> Table:
+def truth_table(name: str, answer: DetectionAnswer, truth: tuple[Instance, ...]) -> Table:
     """Each instance with the detected segment that overlaps it most, then the best others."""
     table = Table(title=f"{name}: the truth and the answer", title_justify="left")
     for heading in ("truth", "label", "detected", "score", "tIoU"):
@@ -180,35 +167,34 @@ def truth_table(name: str, answer: DetectionAnswer, truth: tuple[Segment, ...]) 
     return table
 
 
-def show_whole_split(client: Client, truth: Mapping[str, Truth]) -> None:
+def show_whole_split(client: Client, truth: GroundTruth) -> None:
     """Send every held-out video's features and measure what the server answers."""
     started = time.monotonic()
+    names = track(truth.videos, "the held-out split", console=console, transient=True)
     answers = {
         name: client.detect(
             features=FeatureSequence.load(FEATURES / f"{name}.npz"), bundle=BUNDLE
         ).segments
-        for name in track(sorted(truth), "the held-out split", console=console, transient=True)
+        for name in names
     }
-    figures = mean_average_precisions(answers, truth)
-    table = Table(title=f"mAP of the {len(truth)} held-out videos", title_justify="left")
+    result = mean_average_precision(truth, answers, TIOU_THRESHOLDS)
+    table = Table(title=f"mAP of the {result.num_videos} held-out videos", title_justify="left")
     for threshold in TIOU_THRESHOLDS:
         table.add_column(f"@{threshold:g}", justify="right")
-    table.add_row(*(f"{figure:.3f}" for figure in figures))
+    table.add_row(*(f"{figure:.3f}" for figure in result.mean_average_precision))
     console.print(table)
     console.print(f"as features, by the same server, in {time.monotonic() - started:.0f} s")
 
 
-def overlap(first: Segment, second: Segment) -> float:
-    """The tIoU of two segments."""
-    start = max(first.start_seconds, second.start_seconds)
-    end = min(first.end_seconds, second.end_seconds)
-    shared = max(0.0, end - start)
-    return shared / (first.seconds + second.seconds - shared)
+def overlap(first: Segment, second: Instance) -> float:
+    """The tIoU of a segment and an instance."""
+    spans = (np.array([[one.start_seconds, one.end_seconds]]) for one in (first, second))
+    return float(overlap_ratio(*spans)[0, 0])
 
 
-def span(segment: Segment) -> str:
+def span(stretch: Segment | Instance) -> str:
     """Start and end as a person reads them."""
-    return f"{clock(segment.start_seconds)} \u2013 {clock(segment.end_seconds)}"
+    return f"{clock(stretch.start_seconds)} \u2013 {clock(stretch.end_seconds)}"
 
 
 def shown(path: Path) -> str:

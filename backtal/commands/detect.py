@@ -160,7 +160,7 @@ def _detector(arguments: argparse.Namespace, messages: Console) -> Iterator[Dete
 
 @contextmanager
 def show_progress(messages: Console, source: str) -> Iterator[OnProgress]:
-    """A bar on standard error: seconds of video done of seconds in all."""
+    """A bar while a video is answered: give the seconds done and in all to what it yields."""
     from rich.progress import (
         BarColumn,
         Progress,
@@ -216,13 +216,15 @@ def _write(
     answers: list[tuple[str, DetectionAnswer]],
     messages: Console,
 ) -> None:
-    from backtal.detection import activitynet_results
     from backtal.detectors import is_uri
+    from backtal.evaluation import results_document
     from backtal.report import Report, write_report
 
     if arguments.json:
-        named = [(Path(source).stem, answer) for source, answer in answers]
-        text = json.dumps(activitynet_results(named), indent=2, ensure_ascii=False) + "\n"
+        document = results_document(
+            {Path(source).stem: answer.segments for source, answer in answers}
+        )
+        text = json.dumps(document, indent=2, ensure_ascii=False) + "\n"
         if arguments.json == STANDARD_OUTPUT:
             sys.stdout.write(text)
         else:
