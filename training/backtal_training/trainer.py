@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -94,6 +94,13 @@ def predict(
     Where the description calls the CAS a probability (full supervision), it is the softmax over
     the classes at each position, else the logits as they are.
     """
+    return localize_all(activations(network, samples), description)
+
+
+def localize_all(
+    answers: Iterable[tuple[Sample, FloatArray, FloatArray]], description: BundleDescription
+) -> dict[str, tuple[Segment, ...]]:
+    """The segments of what `activations` gave."""
     is_probability = description.cas.kind == "probability"
     return {
         sample.name: localize(
@@ -102,7 +109,7 @@ def predict(
             description=description,
             duration_seconds=sample.duration_seconds,
         )
-        for sample, cas, magnitude in activations(network, samples)
+        for sample, cas, magnitude in answers
     }
 
 
@@ -193,10 +200,3 @@ def _update(average: BackTALNetwork, network: BackTALNetwork, decay: float, step
     decay = min(decay, steps / (steps + 10))
     for ours, theirs in zip(average.parameters(), network.parameters(), strict=True):
         ours.lerp_(theirs, 1 - decay)
-
-
-def with_localization(description: BundleDescription, **changes: object) -> BundleDescription:
-    """The description with other localization settings: what tuning tries."""
-    return description.model_copy(
-        update={"localization": description.localization.model_copy(update=changes)}
-    )
