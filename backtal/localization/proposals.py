@@ -63,7 +63,8 @@ def contrast(sums: Doubles, row: Indices, start: Doubles, end: Doubles, width: f
         return _area_before(sums, row, right) - _area_before(sums, row, left)
 
     size = end - start
-    inner = area(start, end) / size
+    # A peak that barely passes its level has no length in floating point.
+    inner = np.divide(area(start, end), size, out=np.zeros_like(size), where=size > 0)
     wanted = width * size
     left = np.maximum(start - wanted, 0.0)
     right = np.minimum(end + wanted, float(length))

@@ -24,9 +24,9 @@ from backtal.localization.scores import (
 )
 from backtal.localization.settings import LocalizationSettings
 
-# A class that stays in the upper half of the preceding window's range for a whole window has no
-# background there to be measured against: it keeps the background of that preceding window.
-ACTIVE_THROUGHOUT = 0.5
+# A class that keeps to the upper part of the preceding window's range, these shares of it, for a
+# whole window goes on with what it was doing: nothing there is its background.
+ONGOING_FROM, ONGOING_TO = 0.5, 1.25
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ class WindowScorer:
         if self.kind == "probability":
             low[: len(cas)], delta[: len(cas)] = 0, 1
         elif before is not None:
-            low, delta = _keep_background(rows, low, delta, before)
+            low, delta = _keep_measure(rows, low, delta, before)
         return Measure(low, delta, scores, present)
 
     def _runs(self, rows: Array, start: int, measure: Measure) -> Runs:
@@ -175,14 +175,18 @@ class WindowScorer:
         return Proposals(runs.class_index, start + begin, start + stop, score)
 
 
-def _keep_background(rows: Array, low: Array, delta: Array, before: Window) -> tuple[Array, Array]:
+def _keep_measure(rows: Array, low: Array, delta: Array, before: Window) -> tuple[Array, Array]:
+    """Measure by the preceding window where an action that began there fills the whole window.
+
+    By itself such a window would be stretched until its noise spans the range from 0 to 1.
+    """
     known = np.zeros(low.shape, dtype=np.bool_)
     known[: before.measure.present.size] = before.measure.present
-    upper = before.measure.low + ACTIVE_THROUGHOUT * before.measure.delta
-    active = known & (rows.min(axis=1) >= upper)
-    high = low + delta
-    low = np.where(active, before.measure.low, low)
-    return low, np.where(active, rows.max(axis=1) - low, high - low)
+    from_value = before.measure.low + ONGOING_FROM * before.measure.delta
+    to_value = before.measure.low + ONGOING_TO * before.measure.delta
+    ongoing = known & (rows.min(axis=1) >= from_value) & (rows.max(axis=1) <= to_value)
+    kept_low = np.where(ongoing, before.measure.low, low)
+    return kept_low, np.where(ongoing, before.measure.delta, delta)
 
 
 def _edge_runs(runs: Runs) -> tuple[EdgeRun, ...]:
