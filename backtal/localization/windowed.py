@@ -107,7 +107,8 @@ class WindowedLocalizer:
 
     def _extend_followed(self, window: Window) -> None:
         most = HISTORY_WINDOWS * self._window_positions
-        complete, others = [], []
+        complete: list[Followed] = []
+        others: list[Followed] = []
         for run in self._followed:
             run.extend(window)
             is_complete = run.is_complete(self._settings.outer_width, most)
