@@ -34,7 +34,7 @@ from backtal_training.corpus.settings import CorpusSettings
 from backtal_training.corpus.timeline import CorpusPlan, VideoPlan
 
 CORPUS_NAME = "corpus.json"
-GENERATOR_VERSION = 1
+GENERATOR_VERSION = 2
 """Rises with every change that makes other frames from the same plan."""
 
 

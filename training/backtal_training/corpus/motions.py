@@ -93,8 +93,9 @@ def _arm_windmill(phase: Floats, amplitude: float) -> Floats:
     turn = _TURN * phase
     return pose(
         len(phase),
-        left_arm_flex=turn,
-        right_arm_flex=turn + np.pi,
+        # Whole turns are dropped, or blending into what follows would unwind them all.
+        left_arm_flex=(turn + np.pi) % _TURN - np.pi,
+        right_arm_flex=(turn + np.pi) % _TURN,
         arm_out=0.2 + 0.12 * amplitude,
         elbow=0.08,
         twist=0.3 * amplitude * np.sin(turn),
