@@ -115,7 +115,7 @@ def test_import_backtal_needs_and_loads_nothing(environment: Path) -> None:
 
 
 def test_help_answers_within_half_a_second(environment: Path) -> None:
-    """Measured in processor time: one thread's, which is the wall clock's where nothing else runs."""
+    """In processor time of one thread: the wall clock's where nothing else runs."""
 
     def once() -> float:
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
