@@ -34,6 +34,6 @@ def overlap_ratio(first: NDArray[np.float64], second: NDArray[np.float64]) -> ND
     shared = np.maximum(end - start, 0.0)
     lengths = (first[:, 1] - first[:, 0])[:, None] + (second[:, 1] - second[:, 0])[None, :]
     union = lengths - shared
-    ratio = np.zeros_like(union)
+    ratio: NDArray[np.float64] = np.zeros_like(union)
     np.divide(shared, union, out=ratio, where=union > 0)
     return ratio

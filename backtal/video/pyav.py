@@ -219,7 +219,10 @@ class _Decoding:
         )
 
     def _why_nothing(self) -> str:
-        encrypted = self._stream.codec_context.codec_tag in ENCRYPTED_TAGS
+        try:
+            encrypted = self._stream.codec_context.codec_tag in ENCRYPTED_TAGS
+        except UnicodeDecodeError:
+            encrypted = False
         return "it is encrypted" if encrypted else self._last_damage
 
 
@@ -231,7 +234,8 @@ def _open(source: Source, limits: VideoLimits) -> InputContainer:
         "max_pixels": str(limits.max_pixels),
     }
     try:
-        return av.open("fd:", options=options)
+        # Titles in another encoding than UTF-8 are no reason to refuse a video.
+        return av.open("fd:", options=options, metadata_errors="replace")
     except FFmpegError as error:
         raise InvalidVideo(
             f"{source.name} ({source.num_bytes} bytes) is no video that can be read "

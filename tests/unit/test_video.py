@@ -233,6 +233,43 @@ def test_a_duration_that_is_not_declared_is_held_while_decoding() -> None:
         decode(live, limits=limits)
 
 
+def mutated(data: bytes, random: np.random.Generator) -> bytes:
+    """The file with a few of its bytes changed, cut out or put in."""
+    changed = bytearray(data)
+    for _ in range(random.choice([1, 3, 20, 100])):
+        at = int(random.integers(len(changed)))
+        kind = random.random()
+        if kind < 0.7:
+            changed[at] = int(random.integers(256))
+        elif kind < 0.8:
+            changed[at : at + 4] = b"\xff" * 4
+        elif kind < 0.9:
+            del changed[at : at + 16]
+        else:
+            changed[at:at] = changed[:16]
+    return bytes(changed)
+
+
+@pytest.mark.parametrize("container", ["mp4", "matroska", "mpegts", "avi", "flv"])
+def test_damage_gives_an_answer_or_an_error_of_ours(container: str) -> None:
+    random = np.random.default_rng(5)
+    data = steady(12, container=container, b_frames=2)
+    limits = VideoLimits(max_duration_seconds=60)
+    num_refused = 0
+    for number in range(12):
+        try:
+            decode(mutated(data, random), allow_partial=number % 2 == 0, limits=limits)
+        except InvalidArgument:
+            num_refused += 1
+    assert num_refused > 0
+
+
+def test_a_title_in_another_encoding_is_no_reason_to_refuse() -> None:
+    data = steady(6)
+    assert b"Lavf" in data
+    assert decode(data.replace(b"Lavf", b"L\xe4vf"))[1] == list(range(6))
+
+
 def test_a_path_must_be_a_file_that_can_be_read(tmp_path: Path) -> None:
     with pytest.raises(NotFound, match=r"nothing\.mp4"):
         open_video(tmp_path / "nothing.mp4")
