@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -84,8 +85,16 @@ def run_demo() -> None:
 
 
 def held_out_videos() -> GroundTruth:
-    """What the corpus says of the videos that training never saw."""
-    return GroundTruth.load(GROUND_TRUTH).subset(SUBSET)
+    """What the corpus says of the videos that training never saw, as far as demo/features goes."""
+    truth = GroundTruth.load(GROUND_TRUTH).subset(SUBSET)
+    there = {
+        name: video for name, video in truth.videos.items() if (FEATURES / f"{name}.npz").is_file()
+    }
+    if not there:
+        raise NotFound(f"no features of held-out videos in {FEATURES}: see CONTRIBUTING.md")
+    if len(there) < len(truth.videos):
+        console.print(f"{len(there)} of {len(truth.videos)} held-out videos have features here")
+    return replace(truth, videos=there)
 
 
 def export_bundle(source: str, bundle: str) -> None:
