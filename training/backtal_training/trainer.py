@@ -17,6 +17,7 @@ from backtal.features import FloatArray
 from backtal.localization import localize
 from backtal.manifest import BundleDescription
 from backtal.segments import Segment
+from backtal_training.adam import Adam
 from backtal_training.batches import Batch, make_batch
 from backtal_training.datasets import Sample, hold_out, truth_of
 from backtal_training.losses import frame_losses, losses
@@ -148,8 +149,10 @@ def _epochs(
     """Trains; after each epoch its number (from 1), mean loss terms, and seconds."""
     settings = recipe.optimizer
     random = np.random.default_rng(recipe.seed)
-    adam = torch.optim.Adam(
-        network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
+    adam = Adam(
+        network.parameters(),
+        learning_rate=settings.learning_rate,
+        weight_decay=settings.weight_decay,
     )
     steps = 0
     for number in range(1, settings.epochs + 1):
@@ -176,7 +179,7 @@ def _epochs(
 
 def _step(
     network: BackTALNetwork,
-    adam: torch.optim.Adam,
+    adam: Adam,
     batch: Batch,
     recipe: Recipe,
     supervision: Supervision,

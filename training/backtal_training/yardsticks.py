@@ -19,9 +19,12 @@ from backtal.features import FloatArray, resample_to_grid
 from backtal.localization import localize
 from backtal.manifest import BundleDescription
 from backtal.segments import Segment
+from backtal_training.adam import Adam
 from backtal_training.datasets import Sample
 
 _LOWEST_LOG_PROBABILITY = -20.0
+_LEARNING_RATE = 0.01
+_NUM_STEPS = 500
 
 
 def chance(
@@ -77,16 +80,13 @@ class SceneClassifier:
         inputs = (features - self._centre) / self._scale
         self._weight = torch.zeros(features.shape[1], labels.shape[1], requires_grad=True)
         self._bias = torch.zeros(labels.shape[1], requires_grad=True)
-        lbfgs = torch.optim.LBFGS([self._weight, self._bias], max_iter=200)
-
-        def closure() -> torch.Tensor:
-            lbfgs.zero_grad()
+        adam = Adam([self._weight, self._bias], learning_rate=_LEARNING_RATE)
+        for _ in range(_NUM_STEPS):
             scores = (inputs @ self._weight + self._bias).log_softmax(dim=1)
             loss = -(labels * scores).sum(dim=1).mean() + penalty * self._weight.square().sum()
+            adam.zero_grad()
             torch.autograd.backward(loss)
-            return loss
-
-        lbfgs.step(closure)  # type: ignore[no-untyped-call]
+            adam.step()
 
     def log_probabilities(self, samples: Sequence[Sample]) -> FloatArray:
         """[len(samples), C]."""
