@@ -92,11 +92,17 @@ def run(arguments: argparse.Namespace) -> int:
     for outcome in _with_progress(_outcomes(todo, options, arguments.jobs), len(todo), console):
         failures += outcome.failure is not None
         if outcome.failure is not None:
-            console.print(f"[red]failed[/red] {escape(f'{outcome.job.video}: {outcome.failure}')}")
+            console.print(f"[red]failed[/red] {escape(_named(outcome))}")
         for warning in outcome.warnings:
             console.print(f"[yellow]warning[/yellow] {escape(warning)}")
     print(f"{len(todo) - failures} written, {len(jobs) - len(todo)} kept, {failures} failed")
     return 1 if failures else 0
+
+
+def _named(outcome: Outcome) -> str:
+    """The reason with the video's name, which the decoder's own messages begin with."""
+    name, reason = str(outcome.job.video), outcome.failure or ""
+    return reason if reason.startswith(name) else f"{name}: {reason}"
 
 
 def plan_jobs(sources: Sequence[Path], folder: Path) -> list[Job]:

@@ -29,7 +29,6 @@ from backtal.video.window import DecodeReport, VideoDescription, Window
 
 DEMUXERS = "mov,matroska,avi,mpegts,mpeg,flv,asf,ogg,gif"
 MAX_DECODER_THREADS = 4
-ENCRYPTED_TAGS = ("encv", "drmi")
 MATROSKA_DURATION = re.compile(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)")
 
 
@@ -120,6 +119,7 @@ class _Decoding:
         self._num_damaged = 0
         self._last_damage = ""
         self._num_flagged = 0
+        self._is_encrypted = False
         self._other_streams_end = 0.0
 
     def frames_on_show(self) -> Iterator[tuple[float, float, VideoFrame]]:
@@ -167,6 +167,7 @@ class _Decoding:
             try:
                 frames = packet.decode()
             except FFmpegError as error:
+                self._is_encrypted |= packet.has_sidedata("encryption_info")
                 self._damaged(error)
                 continue
             for frame in frames:
@@ -219,11 +220,7 @@ class _Decoding:
         )
 
     def _why_nothing(self) -> str:
-        try:
-            encrypted = self._stream.codec_context.codec_tag in ENCRYPTED_TAGS
-        except UnicodeDecodeError:
-            encrypted = False
-        return "it is encrypted" if encrypted else self._last_damage
+        return "it is encrypted" if self._is_encrypted else self._last_damage
 
 
 def _open(source: Source, limits: VideoLimits) -> InputContainer:

@@ -72,7 +72,7 @@ EXPECTED: dict[str, Whole | Refused] = {
         r"damaged after 0\.23 s", Whole(170, 6.0424), "12 packets could not be decoded"
     ),
     "broken/mp4parse_short-cenc.mp4": Refused(
-        r"declares 10 frames and 0\.42 s, no frame of it can be decoded"
+        r"declares 10 frames and 0\.42 s, no frame of it can be decoded: it is encrypted"
     ),
     "broken/mp4parse_tiny_av1.mp4": Whole(1, 1 / 24),
     "broken/mp4parse_white.mp4": Whole(300, 10.0),
