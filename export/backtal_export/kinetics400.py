@@ -45,8 +45,13 @@ def kinetics400_description(backbone_sha256: str) -> BundleDescription:
         grid=Grid(position_seconds=clip_plan.stride_seconds, window_positions=128),
         # A 1x1 convolution sees one position: a chunk needs no neighbours.
         cas=CasKind(kind="probability", background=False, magnitude=False, halo_positions=0),
+        # A quarter of the positions and this gamma: a short burst of one class, as sure as a long
+        # action of another, is scored below it, at whatever stride the clips have.
         localization=LocalizationSettings(
-            cas_thresholds=(0.3, 0.4, 0.5, 0.6, 0.7), outer_width=0.25, gamma=0.2
+            top_k_ratio=0.25,
+            cas_thresholds=(0.3, 0.4, 0.5, 0.6, 0.7),
+            outer_width=0.25,
+            gamma=0.4,
         ),
     )
 
