@@ -3,7 +3,7 @@
 # make test                 set everything up and run the tests
 # make help                 the rest
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-long check format system serve clean
+.PHONY: help install demo assets test test-long check format system serve clean
 
 # Without its bytecode cache PyTorch takes 20 s to import, every time.
 unexport PYTHONDONTWRITEBYTECODE
@@ -20,6 +20,9 @@ install:  ## .venv with backtal and all that it needs; PYTHON=... chooses the in
 
 demo: install  ## a video in, timed segments out, through a real Triton; VIDEO=my.mp4 for yours
 	@$(RUN) demo/run.py $(if $(VIDEO),--video "$(VIDEO)")
+
+assets: install  ## the demo's checkpoint and features again, from nothing: about half an hour
+	@$(RUN) demo/make.py
 
 serve: install  ## the service alone, with the demo's repository, until Ctrl-C
 	@$(RUN) demo/run.py --serve

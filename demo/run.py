@@ -13,7 +13,6 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -64,7 +63,7 @@ def main() -> int:
         return cli.main([*words, "--repository", str(REPOSITORY)])
     export_bundle(KINETICS400, KINETICS400)
     if not (CHECKPOINT / "checkpoint.json").is_file():
-        raise NotFound(f"the demo's checkpoint is not in {CHECKPOINT}: see CONTRIBUTING.md")
+        raise NotFound(f"the demo's checkpoint is not in {CHECKPOINT}: make assets")
     export_bundle(str(CHECKPOINT), BUNDLE)
     if arguments.serve:
         return cli.main(["serve", "--repository", str(REPOSITORY)])
@@ -85,16 +84,12 @@ def run_demo() -> None:
 
 
 def held_out_videos() -> GroundTruth:
-    """What the corpus says of the videos that training never saw, as far as demo/features goes."""
+    """What the corpus says of the videos that training never saw."""
     truth = GroundTruth.load(GROUND_TRUTH).subset(SUBSET)
-    there = {
-        name: video for name, video in truth.videos.items() if (FEATURES / f"{name}.npz").is_file()
-    }
-    if not there:
-        raise NotFound(f"no features of held-out videos in {FEATURES}: see CONTRIBUTING.md")
-    if len(there) < len(truth.videos):
-        console.print(f"{len(there)} of {len(truth.videos)} held-out videos have features here")
-    return replace(truth, videos=there)
+    absent = [name for name in truth.videos if not (FEATURES / f"{name}.npz").is_file()]
+    if absent:
+        raise NotFound(f"no features of {', '.join(absent)} in {FEATURES}: make assets")
+    return truth
 
 
 def export_bundle(source: str, bundle: str) -> None:

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from backtal.errors import BacktalError, InvalidArgument, NotFound
+
+if TYPE_CHECKING:
+    from backtal.manifest import Manifest
 
 _MP4_SUFFIXES = (".mp4", ".m4v", ".mov", ".3gp")
 _STREAM_SUFFIXES = (".ts", ".mts", ".m2ts", ".mpg", ".mpeg")
@@ -41,11 +44,12 @@ class Outcome:
 
 @dataclass(frozen=True)
 class RunOptions:
-    """What every worker needs."""
+    """What every worker needs; `clip_plan` has what is to differ from the bundle's."""
 
     repository: Path
     bundle: str
     threads: int
+    clip_plan: Mapping[str, float]
     decoder: Literal["pyav", "decord"]
     dtype: Literal["float32", "float16"]
     allow_partial: bool
@@ -58,6 +62,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--bundle", type=Path, required=True, metavar="REPOSITORY/BUNDLE", help="whose backbone"
     )
     parser.add_argument("--to", type=Path, required=True, metavar="DIR", help="for the .npz files")
+    plan = parser.add_argument_group("another clip plan than the bundle's")
+    plan.add_argument(
+        "--frames-per-second", type=float, metavar="X", help="at which a video is read"
+    )
+    plan.add_argument(
+        "--stride-frames", type=int, metavar="N", help="from one clip's start to the next's"
+    )
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="processes (default: 1)")
     parser.add_argument("--threads", type=int, metavar="N", help="each; default: cores / jobs")
     parser.add_argument("--dtype", choices=("float32", "float16"), default="float32")
@@ -80,6 +91,7 @@ def run(arguments: argparse.Namespace) -> int:
         repository=arguments.bundle.parent,
         bundle=arguments.bundle.name,
         threads=arguments.threads or max(1, num_cores() // arguments.jobs),
+        clip_plan=_changed_plan(arguments),
         decoder=arguments.decoder,
         dtype=arguments.dtype,
         allow_partial=arguments.allow_partial,
@@ -97,6 +109,11 @@ def run(arguments: argparse.Namespace) -> int:
             console.print(f"[yellow]warning[/yellow] {escape(warning)}")
     print(f"{len(todo) - failures} written, {len(jobs) - len(todo)} kept, {failures} failed")
     return 1 if failures else 0
+
+
+def _changed_plan(arguments: argparse.Namespace) -> dict[str, float]:
+    wanted = {name: getattr(arguments, name) for name in ("frames_per_second", "stride_frames")}
+    return {name: value for name, value in wanted.items() if value is not None}
 
 
 def _named(outcome: Outcome) -> str:
@@ -139,6 +156,18 @@ def _videos(source: Path) -> Iterator[tuple[Path, Path]]:
         raise NotFound(f"no such file or folder: {source}")
 
 
+def _with_clip_plan(manifest: Manifest, changes: Mapping[str, float]) -> Manifest:
+    """The manifest of a bundle that differs in its clip plan. Raises InvalidArgument."""
+    from backtal.manifest import ClipPlan
+    from backtal.settings import parse
+
+    description = manifest.description
+    raw = {**description.clip_plan.model_dump(), **changes}
+    plan = parse(ClipPlan, raw, source="the clip plan")
+    description = description.model_copy(update={"clip_plan": plan})
+    return manifest.model_copy(update={"description": description})
+
+
 class Worker:
     """A bundle's extractor, loaded when the first video needs it."""
 
@@ -148,6 +177,8 @@ class Worker:
         from backtal.video import VideoLimits
 
         manifest = load_bundle(options.repository, options.bundle)
+        if options.clip_plan:
+            manifest = _with_clip_plan(manifest, options.clip_plan)
         stages = OnnxStages(options.repository, manifest, options.threads)
         self._options = options
         self._extractor = FeatureExtractor(manifest, stages, VideoLimits(), options.decoder)

@@ -53,7 +53,8 @@ def motion_energy(path: Path) -> FloatArray:
     count = np.bincount(part, minlength=num_parts)
     energy = np.bincount(part, weights=changes, minlength=num_parts) / np.maximum(count, 1)
     last_known = np.maximum.accumulate(np.where(count > 0, np.arange(num_parts), 0))
-    return energy[last_known].astype(np.float32)
+    known: FloatArray = energy[last_known].astype(np.float32)
+    return known
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

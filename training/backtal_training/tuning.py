@@ -29,10 +29,11 @@ HELD_OUT_FRACTION = 0.25
 TUNED_TIOU = (0.5,)
 
 TRAINING_GRID: dict[str, tuple[float | int, ...]] = {
-    "learning_rate": (3e-4, 1e-3, 3e-3),
-    "epochs": (15, 30, 60),
-    "dropout": (0.3, 0.5, 0.7),
+    "learning_rate": (1e-3, 2e-3),
+    "epochs": (60, 100),
+    "dropout": (0.5, 0.7),
     "top_k_ratio": (0.125, 0.25, 0.4),
+    "norm_weight": (1e-4, 1e-3, 1e-2, 3e-2),
 }
 LOCALIZATION_GRID: dict[str, tuple[Any, ...]] = {
     "cas_thresholds": (
@@ -56,10 +57,15 @@ class Trial:
     epochs: int
     dropout: float
     top_k_ratio: float
+    norm_weight: float
 
     def recipe(self, base: Recipe, seed: int = 0) -> Recipe:
         """The base recipe with this trial's values; nothing held out, the last epoch kept."""
-        losses = {"top_k_ratio": self.top_k_ratio, "separation_top_k_ratio": self.top_k_ratio}
+        losses = {
+            "top_k_ratio": self.top_k_ratio,
+            "separation_top_k_ratio": self.top_k_ratio,
+            "norm_weight": self.norm_weight,
+        }
         optimizer = {"learning_rate": self.learning_rate, "epochs": self.epochs}
         changed = base.model_copy(
             update={
