@@ -70,19 +70,20 @@ SMOOTHINGS = (1, 3, 5, 7)
 
 @dataclass(frozen=True)
 class Options:
-    """How much is run."""
+    """How much is run; `norm_weights` restricts what is tried of that weight."""
 
     num_trials: int = 12
     num_splits: int = 2
     num_seeds: int = 5
     num_resamples: int = 500
     jobs: int = 1
+    norm_weights: tuple[float, ...] = ()
 
 
 def run(corpus: Corpus, motion: Mapping[str, FloatArray], options: Options) -> dict[str, Any]:
     """The whole experiment, as plain data. `motion` [L] is on each sample's grid."""
     truth = truth_of(corpus.test, corpus.description.classes)
-    trials = draw_trials(options.num_trials)
+    trials = draw_trials(options.num_trials, norm_weights=options.norm_weights)
     with pool(corpus, options.jobs) as workers:
         chosen = _tune(workers, corpus, trials, options)
         runs = _train_finals(workers, trials, chosen, options)
@@ -263,6 +264,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seeds", type=int, default=5, metavar="N")
     parser.add_argument("--resamples", type=int, default=500, metavar="N")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, metavar="N")
+    parser.add_argument(
+        "--norm-weights", type=float, nargs="+", default=(), metavar="X", help="try these alone"
+    )
     chosen = parser.parse_args(arguments)
     try:
         for name in ("trials", "splits", "seeds", "resamples", "jobs"):
@@ -278,7 +282,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     report = run(
         corpus,
         motion,
-        Options(chosen.trials, chosen.splits, chosen.seeds, chosen.resamples, chosen.jobs),
+        Options(
+            chosen.trials,
+            chosen.splits,
+            chosen.seeds,
+            chosen.resamples,
+            chosen.jobs,
+            tuple(chosen.norm_weights),
+        ),
     )
     chosen.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     print(table(report))

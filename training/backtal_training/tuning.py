@@ -82,11 +82,19 @@ class Trial:
         return Recipe.model_validate(changed.model_dump())
 
 
-def draw_trials(count: int, seed: int = 0) -> tuple[Trial, ...]:
-    """Different points of the training grid, the same ones for every arm."""
-    points = list(itertools.product(*TRAINING_GRID.values()))
+def draw_trials(
+    count: int, seed: int = 0, *, norm_weights: Sequence[float] = ()
+) -> tuple[Trial, ...]:
+    """Different points of the training grid, the same ones for every arm.
+
+    `norm_weights`, where there are any, are tried in place of the grid's.
+    """
+    grid: dict[str, Any] = {**TRAINING_GRID}
+    if norm_weights:
+        grid["norm_weight"] = tuple(norm_weights)
+    points = list(itertools.product(*grid.values()))
     chosen = np.random.default_rng(seed).permutation(len(points))[:count]
-    return tuple(Trial(**dict(zip(TRAINING_GRID, points[index], strict=True))) for index in chosen)
+    return tuple(Trial(**dict(zip(grid, points[index], strict=True))) for index in chosen)
 
 
 def localization_settings(base: LocalizationSettings) -> tuple[LocalizationSettings, ...]:
