@@ -60,8 +60,8 @@ def errors_chart(diagnosis: Diagnosis) -> str:
 def sensitivity_chart(diagnosis: Diagnosis) -> str:
     """For each bucket of instances the normalised mAP and the share that is found."""
     slots: list[tuple[str, Bucket]] = [
-        (f"{bucket.name} {unit}", bucket)
-        for unit, buckets in (("s", diagnosis.by_length), ("a video", diagnosis.by_number))
+        (f"{bucket.name}{unit}", bucket)
+        for unit, buckets in ((" s", diagnosis.by_length), ("/video", diagnosis.by_number))
         for bucket in buckets
     ]
     chart = _Chart("Which instances are found", len(slots))
