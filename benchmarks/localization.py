@@ -77,7 +77,6 @@ ROWS: Mapping[str, Changes] = {
     "  families on two scales": {**WHOLE, "one_scale": False},
     "  with the argmax fallback": {**WHOLE, "argmax_fallback": True},
 }
-QUICK_ROWS = ("released", "+ families on one scale", "+ soft-NMS: calibrated")
 
 
 @dataclass(frozen=True)
@@ -150,12 +149,9 @@ def load_cases(folder: Path, features: Path, ground_truth: GroundTruth) -> dict[
     """A checkpoint's videos for either preset."""
     description, network = checkpoint.load(folder)
     held_out = held_out_of(folder, description)
-    base = description.bundle.localization.model_dump() | {
-        "preset": "calibrated",
-        "magnitude_thresholds": THUMOS14.magnitude_thresholds,
-        "calibration": None,
-        "nms_sigma": None,
-    }
+    own = description.bundle.localization
+    base = {name: getattr(own, name) for name in (*COMMON_SPACE, "top_k_ratio", "max_segments")}
+    base["magnitude_thresholds"] = THUMOS14.magnitude_thresholds
     cases = {}
     for preset in ("calibrated", "released"):
         settings = LocalizationSettings.model_validate({**base, "preset": preset})
@@ -252,19 +248,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--checkpoint", type=Path, nargs="+", required=True, metavar="DIR")
     parser.add_argument("--features", type=Path, required=True, metavar="DIR")
     parser.add_argument("--ground-truth", type=Path, required=True, metavar="FILE")
-    parser.add_argument("--quick", action="store_true", help="three rows, one checkpoint")
+    parser.add_argument("--quick", action="store_true", help="search gamma alone")
     parser.add_argument("--json", type=Path, metavar="FILE")
     chosen = parser.parse_args(arguments)
     started = time.perf_counter()
     torch.set_num_threads(1)
-    rows = {name: ROWS[name] for name in QUICK_ROWS} if chosen.quick else ROWS
-    folders = chosen.checkpoint[:1] if chosen.quick else chosen.checkpoint
-    figures: dict[str, list[Figures]] = {name: [] for name in rows}
+    figures: dict[str, list[Figures]] = {name: [] for name in ROWS}
     try:
         truth = GroundTruth.load(chosen.ground_truth)
-        for folder in track(folders, console=Console(stderr=True)):
+        for folder in track(chosen.checkpoint, console=Console(stderr=True)):
             cases = load_cases(folder, chosen.features, truth)
-            for name, changes in rows.items():
+            for name, changes in ROWS.items():
                 case = cases[changes.get("preset", "calibrated")]
                 figures[name].append(measure(case, changes, is_quick=chosen.quick))
     except BacktalError as error:
@@ -272,7 +266,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     Console().print(table(figures))
     seconds = time.perf_counter() - started
-    print(f"{len(folders)} checkpoints, {seconds:.0f} s")
+    print(f"{len(chosen.checkpoint)} checkpoints, {seconds:.0f} s")
     if chosen.json is not None:
         document = {**flat(figures), "seconds": seconds}
         chosen.json.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")

@@ -81,7 +81,7 @@ class LocalizationSettings(Settings):
         "else on the normalised CAS, as released",
     )
     nms_sigma: float | None = Field(
-        default=None,
+        default=0.3,
         gt=0,
         description="calibrated: lower a score by exp(-tIoU^2 / sigma) for each surer segment of "
         "its class; None does not",

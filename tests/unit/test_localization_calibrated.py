@@ -82,6 +82,7 @@ def test_without_one_scale_the_magnitudes_proposals_are_scored_on_another() -> N
         "cas_thresholds": (0.5,),
         "magnitude_thresholds": (0.5,),
         "nms_tiou": 0.9,
+        "nms_sigma": None,
     }
     one = _found(cas, magnitude, **settings)
     two = _found(cas, magnitude, **settings, one_scale=False)
@@ -96,7 +97,7 @@ def test_soft_nms_answers_the_same_places_or_more_with_no_higher_scores(
     cas: Rows, sigma: float
 ) -> None:
     settings = {"class_score_threshold": 0.0, "window_positions": 16}
-    hard = _found(cas, **settings)
+    hard = _found(cas, **settings, nms_sigma=None)
     soft = _found(cas, **settings, nms_sigma=sigma)
     for label in ("c0", "c1"):
         surest = [next((f for f in found if f.label == label), None) for found in (hard, soft)]
