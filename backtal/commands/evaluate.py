@@ -1,7 +1,7 @@
-"""Score detections against ground truth: mAP by ActivityNet's protocol.
+"""Score detections against ground truth: mAP by ActivityNet's protocol, and what goes wrong.
 
-Either RESULTS, a file in ActivityNet's results format, or --features and --bundle: then the
-bundle's pipeline answers each feature file in this process first, as the server would.
+Either --from, anybody's file of results in ActivityNet's format, or --features and --bundle: then
+the bundle's pipeline answers each feature file in this process first, as the server would.
 """
 
 from __future__ import annotations
@@ -18,119 +18,201 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from backtal.annotations import GroundTruth
-    from backtal.evaluation import EvaluationResult
     from backtal.segments import Segment
 
-DEFAULT_TIOUS = tuple(tenth / 10 for tenth in range(1, 10))
+DEFAULT_TIOUS = (tuple(tenth / 10 for tenth in range(1, 10)),)
 STANDARD_OUTPUT = "-"
+MOST_TIOUS = 1000
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
-    parser.add_argument("results", nargs="?", type=Path, metavar="RESULTS", help="detections, JSON")
+    parser.add_argument(
+        "--from", type=Path, dest="results", metavar="RESULTS", help="detections, JSON"
+    )
     parser.add_argument(
         "--ground-truth", type=Path, required=True, metavar="JSON", help="in ActivityNet's format"
     )
     parser.add_argument("--subset", metavar="NAME", help="of the ground truth; default: all")
     parser.add_argument(
         "--tiou",
-        type=float,
+        type=tious,
         nargs="+",
         default=DEFAULT_TIOUS,
         metavar="TIOU",
-        help="thresholds of the mAP; default: 0.1 to 0.9",
+        help="thresholds of the mAP, numbers or FROM:TO:STEP; default: 0.1:0.9:0.1",
+    )
+    parser.add_argument(
+        "--average",
+        type=tiou_range,
+        nargs="+",
+        default=(),
+        metavar="FROM:TO",
+        help="also the mean mAP over these tIoUs",
     )
     parser.add_argument(
         "--missing-as-empty",
         action="store_true",
-        help="a video without detections counts as one in which nothing was found",
+        help="a video without detections counts as one in which nothing was found, and is named",
+    )
+    parser.add_argument(
+        "--extra-as-wrong",
+        action="store_true",
+        help="detections of videos that the ground truth lacks count as wrong, not as an error",
     )
     offline = parser.add_argument_group("answer feature files first")
     offline.add_argument("--features", type=Path, metavar="DIR", help="VIDEO.npz for each video")
     offline.add_argument("--bundle", type=Path, metavar="REPOSITORY/BUNDLE", help="what answers")
     offline.add_argument("--threads", type=int, metavar="N", help="default: all cores")
     offline.add_argument("--results-to", type=Path, metavar="JSON", help="keep the detections")
-    parser.add_argument("--per-class", action="store_true", help="also the mean AP of each class")
+    parser.add_argument("--per-class", action="store_true", help="also the AP of each class")
     parser.add_argument("--json", metavar="FILE", help="write the figures; - is standard output")
+    _configure_analysis(parser)
+
+
+def _configure_analysis(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("error analysis")
+    group.add_argument(
+        "--analysis",
+        action="store_true",
+        help="kinds of errors, sensitivity, and how true the scores are",
+    )
+    group.add_argument(
+        "--charts", type=Path, metavar="DIR", help="the analysis as three pictures (SVG) too"
+    )
+    group.add_argument(
+        "--analysis-tiou", type=float, default=0.5, metavar="TIOU", help="default: 0.5"
+    )
+    group.add_argument(
+        "--lengths",
+        type=float,
+        nargs="+",
+        default=(3.0, 6.0, 12.0, 18.0),
+        metavar="SECONDS",
+        help="edges of the buckets of length; default: 3 6 12 18",
+    )
+    group.add_argument(
+        "--numbers",
+        type=int,
+        nargs="+",
+        default=(1, 4, 8),
+        metavar="N",
+        help="edges of the buckets of instances a video; default: 1 4 8",
+    )
+
+
+def tious(text: str) -> tuple[float, ...]:
+    """``0.5``, or ``0.3:0.7:0.1``: both ends counted. Raises InvalidArgument."""
+    parts = _numbers(text)
+    if len(parts) == 1:
+        return parts
+    if len(parts) != 3 or parts[2] <= 0 or parts[1] < parts[0]:
+        raise InvalidArgument(f"--tiou {text}; allowed are a number and FROM:TO:STEP")
+    first, last, step = parts
+    count = int((last - first) / step + 1e-6) + 1
+    if count > MOST_TIOUS:
+        raise InvalidArgument(f"--tiou {text} is {count} thresholds; at most {MOST_TIOUS}")
+    return tuple(first + index * step for index in range(count))
+
+
+def tiou_range(text: str) -> tuple[float, float]:
+    """``0.3:0.7``. Raises InvalidArgument."""
+    parts = _numbers(text)
+    if len(parts) != 2 or parts[1] < parts[0]:
+        raise InvalidArgument(f"--average {text}; it must be FROM:TO")
+    return parts[0], parts[1]
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in text.split(":"))
+    except ValueError:
+        raise InvalidArgument(f"{text!r} is no tIoU; allowed are numbers in (0, 1]") from None
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print the mAP at each tIoU, and its mean."""
+    """Print the mAP at each tIoU, and its mean; the analysis where it is asked for."""
     from rich.console import Console
 
     from backtal.annotations import GroundTruth
-    from backtal.evaluation import mean_average_precision, read_results, write_results
+    from backtal.evaluation import mean_average_precision
+    from backtal.evaluation.tables import as_json, show_result
 
     _check_sources(arguments)
     ground_truth = GroundTruth.load(arguments.ground_truth)
-    if arguments.results is not None:
-        detections = read_results(arguments.results)
-    else:
-        detections = _answer(arguments, ground_truth)
-        if arguments.results_to is not None:
-            write_results(arguments.results_to, detections)
+    detections = _detections(arguments, ground_truth)
     result = mean_average_precision(
         ground_truth,
         detections,
-        arguments.tiou,
+        [tiou for group in arguments.tiou for tiou in group],
         subset=arguments.subset,
         missing="empty" if arguments.missing_as_empty else "error",
+        extra="wrong" if arguments.extra_as_wrong else "error",
     )
-    show(Console(stderr=arguments.json == STANDARD_OUTPUT), result, arguments.per_class)
-    if arguments.json is not None:
-        text = json.dumps(as_json(result), indent=2, ensure_ascii=False) + "\n"
-        if arguments.json == STANDARD_OUTPUT:
-            sys.stdout.write(text)
-        else:
-            Path(arguments.json).write_text(text, encoding="utf-8")
+    console = Console(stderr=arguments.json == STANDARD_OUTPUT)
+    show_result(console, result, arguments.average, per_class=arguments.per_class)
+    more: dict[str, Any] = {}
+    if arguments.analysis or arguments.charts is not None:
+        more = _analyse(arguments, ground_truth, detections, console)
+    _write_json(arguments.json, as_json(result, arguments.average, **more))
     return 0
 
 
-def show(console: Console, result: EvaluationResult, per_class: bool) -> None:
-    """Print the figures as a table."""
-    from rich import box
-    from rich.table import Table
+def _analyse(
+    arguments: argparse.Namespace,
+    ground_truth: GroundTruth,
+    detections: dict[str, tuple[Segment, ...]],
+    console: Console,
+) -> dict[str, Any]:
+    from backtal.evaluation import DiagnosisSettings, diagnose, reliability
+    from backtal.evaluation.charts import write_charts
+    from backtal.evaluation.tables import show_diagnosis, show_reliability
 
-    title = (
-        f"{result.num_detections} detections, {result.num_instances} instances in "
-        f"{result.num_videos} videos; mAP by tIoU"
+    truth = ground_truth if arguments.subset is None else ground_truth.subset(arguments.subset)
+    settings = DiagnosisSettings(
+        tiou=arguments.analysis_tiou,
+        length_edges_seconds=tuple(arguments.lengths),
+        number_edges=tuple(arguments.numbers),
     )
-    # Ten columns of three digits in a terminal of 80.
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 0, 0, 1))
-    table.add_column("")
-    for heading in (*(f"{tiou:g}" for tiou in result.tious), "mean"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    means = (f"{value:.3f}" for value in result.mean_average_precision)
-    table.add_row("mAP", *means, f"{result.average:.3f}")
-    console.print(table)
-    if per_class:
-        classes = Table("class", "mean AP", box=box.SIMPLE_HEAD)
-        for name, row in result.class_average_precision.items():
-            classes.add_row(name, f"{sum(row) / len(row):.3f}")
-        console.print(classes)
+    diagnosis = diagnose(truth, detections, settings)
+    true_scores = reliability(truth, detections, settings.tiou)
+    show_diagnosis(console, diagnosis)
+    show_reliability(console, true_scores)
+    if arguments.charts is not None:
+        for path in write_charts(arguments.charts, diagnosis, true_scores):
+            console.print(str(path), highlight=False, markup=False)
+    return {"diagnosis": diagnosis, "reliability": true_scores}
 
 
-def as_json(result: EvaluationResult) -> dict[str, Any]:
-    """The figures as plain data."""
-    return {
-        "tiou": list(result.tious),
-        "mean_average_precision": list(result.mean_average_precision),
-        "average": result.average,
-        "class_average_precision": {
-            name: list(row) for name, row in result.class_average_precision.items()
-        },
-        "num_videos": result.num_videos,
-        "num_instances": result.num_instances,
-        "num_detections": result.num_detections,
-    }
+def _write_json(target: str | None, document: dict[str, Any]) -> None:
+    if target is None:
+        return
+    text = json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+    if target == STANDARD_OUTPUT:
+        sys.stdout.write(text)
+    else:
+        Path(target).write_text(text, encoding="utf-8")
 
 
 def _check_sources(arguments: argparse.Namespace) -> None:
     offline = arguments.features is not None
     if (arguments.results is None) != offline:
-        raise InvalidArgument("give either RESULTS or --features with --bundle")
+        raise InvalidArgument("give either --from or --features with --bundle")
     if offline and arguments.bundle is None:
         raise InvalidArgument("--features needs --bundle, the bundle that answers")
+
+
+def _detections(
+    arguments: argparse.Namespace, ground_truth: GroundTruth
+) -> dict[str, tuple[Segment, ...]]:
+    from backtal.evaluation import read_results, write_results
+
+    if arguments.results is not None:
+        return read_results(arguments.results)
+    detections = _answer(arguments, ground_truth)
+    if arguments.results_to is not None:
+        write_results(arguments.results_to, detections)
+    return detections
 
 
 def _answer(

@@ -16,7 +16,7 @@ class Choice:
     """What a request asks of its answer; None leaves it to the bundle.
 
     Attributes:
-        score_threshold: the lowest score that is answered.
+        score_threshold: the lowest score that is answered, after calibration.
         max_segments: how many at most, the surest first.
         classes: only these, by name.
         nms: the tIoU above which a segment suppresses a less sure one of its class.
@@ -64,11 +64,11 @@ class Choice:
         settings: LocalizationSettings,
         duration_seconds: float,
     ) -> tuple[Segment, ...]:
-        """Cut to the video, leave out what was not asked for, and sort by falling score."""
+        """Cut to the video, calibrate, leave out what was not asked for, sort by falling score."""
         chosen = [
             cut
             for segment in segments
-            if (cut := _cut(segment, duration_seconds)) is not None
+            if (cut := _cut(_calibrated(segment, settings), duration_seconds)) is not None
             and cut.seconds >= settings.minimum_seconds
             and (self.score_threshold is None or cut.score >= self.score_threshold)
             and self.wants(cut.label)
@@ -85,6 +85,12 @@ def nearest(name: str, known: Sequence[str]) -> str:
         return f"; did you mean {folded[near[0]]!r}?"
     listed = ", ".join(repr(one) for one in list(known)[:5])
     return f"; there are {len(known)}: {listed}{', ...' if len(known) > 5 else ''}"
+
+
+def _calibrated(segment: Segment, settings: LocalizationSettings) -> Segment:
+    if settings.calibration is None:
+        return segment
+    return replace(segment, score=settings.calibration.probability(segment.score))
 
 
 def _cut(segment: Segment, duration_seconds: float) -> Segment | None:

@@ -18,8 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from backtal.localization.proposals import Proposals, contrast, crossings
-from backtal.localization.scores import Array, integral
+from backtal.localization.proposals import Proposals, crossings
+from backtal.localization.scores import Array
+from backtal.localization.scoring import Scoring
 from backtal.localization.window import EdgeRun, Window
 
 
@@ -56,6 +57,7 @@ class Followed:
     own window measures, against what lies around it there and in the other windows.
     """
 
+    slot: int
     class_index: int
     row: int
     level: np.floating[Any]
@@ -80,6 +82,7 @@ class Followed:
             first = start + (int(below[-1]) + 1 if below.size else 0)
         measure = window.measure
         return cls(
+            slot=run.slot,
             class_index=run.class_index,
             row=run.row,
             level=run.level,
@@ -113,12 +116,13 @@ class Followed:
         wanted = min(outer_width * (self.end - self.first) + 1, most_positions)
         return self.start + self.values.size - self.end >= wanted
 
-    def proposal(self, outer_width: float, gamma: float) -> Proposals:
+    def proposal(self, scoring: Scoring) -> Proposals:
         """The run as a proposal; one that has not ended reaches the last position."""
         end = self.start + self.track.size if self.end is None else self.end
         zero = np.zeros(1, dtype=np.int64)
         first, stop = zero + self.first - self.start, zero + end - self.start
         begin, finish = crossings(self.track[None], zero, first, stop, np.array([self.level]))
-        sums = integral(((self.values - self.low) / self.delta)[None])
-        score = contrast(sums, zero, begin, finish, outer_width) + gamma * self.video_score
+        normalised = ((self.values.astype(np.float64) - self.low) / self.delta)[None]
+        video_score = np.array([self.video_score])
+        score = scoring.score(normalised, zero, zero + self.slot, begin, finish, video_score)
         return Proposals(zero + self.class_index, self.start + begin, self.start + finish, score)

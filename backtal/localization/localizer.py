@@ -33,7 +33,7 @@ def localize(
     """The segments of one video by falling score; none where no class passes its threshold.
 
     `cas` [C(+1), L] is raw, `magnitude` [L] the feature magnitude where the bundle has one. With
-    the `windowed` preset L is the video's length on the bundle's grid; with `released` the whole
+    the `calibrated` preset L is the video's length on the bundle's grid; with `released` the whole
     video is L positions and `num_frames` (by default the clip plan's ticks) the samples that the
     thresholds are applied to. The last four narrow the answer down: see `Choice`.
 
@@ -46,7 +46,7 @@ def localize(
         classes=None if classes is None else tuple(classes),
         nms=nms,
     )
-    if description.localization.preset == "windowed":
+    if description.localization.preset == "calibrated":
         localizer = WindowedLocalizer(description, choice)
         localizer.push(cas, magnitude)
         return localizer.finish(duration_seconds)

@@ -1,6 +1,6 @@
 """The post-processing of the paper's released code, to the digit.
 
-It differs from the paper, and from the `windowed` preset, in what METHOD lists: the whole video
+It differs from the paper, and from the `calibrated` preset, in what METHOD lists: the whole video
 is one sequence of T positions, scores are taken on the thresholded sequence, NMS counts a second
 too much, ActivityNet and HACS add a proposal that spans the video. Its quirks are kept, because
 published checkpoints were chosen with them.

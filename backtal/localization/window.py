@@ -6,22 +6,22 @@ A run that touches an inner edge, one behind which the video goes on, is set asi
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from backtal.localization.proposals import Proposals, contrast, crossings
+from backtal.localization.proposals import Proposals, crossings
 from backtal.localization.scores import (
     Array,
     CasForm,
     Indices,
     clipped_range,
-    integral,
     runs_above,
     video_scores,
 )
+from backtal.localization.scoring import Scoring
 from backtal.localization.settings import LocalizationSettings
 
 # A class that keeps to the upper part of the preceding window's range, these shares of it, for a
@@ -79,12 +79,16 @@ class EdgeRun:
 
 @dataclass(frozen=True)
 class Measure:
-    """How classes are measured in a window: ``(rows - low) / delta`` [R], video scores [C]."""
+    """How classes are measured in a window: ``(rows - low) / delta`` [R], video scores [C].
+
+    `present` [C] are the classes that are looked for and pass; `any_passes` counts the others too.
+    """
 
     low: Array
     delta: Array
     scores: NDArray[np.float64]
     present: NDArray[np.bool_]
+    any_passes: bool
 
 
 @dataclass(frozen=True)
@@ -113,6 +117,7 @@ class WindowScorer:
     """Scores the windows of one bundle; `wanted` [C] says which classes are looked for."""
 
     settings: LocalizationSettings
+    scoring: Scoring
     kind: CasForm
     wanted: NDArray[np.bool_]
 
@@ -136,22 +141,27 @@ class WindowScorer:
             edge_runs=_edge_runs(runs.select(at_edge)),
         )
 
+    def score_surest(self, rows: Array) -> Proposals:
+        """Proposals of the surest class of a whole video [R, L], whether it passes or not."""
+        measure = self._measure(rows, None)
+        surest = np.arange(self.wanted.size) == measure.scores.argmax()
+        measure = replace(measure, present=surest & self.wanted)
+        return self._proposals(rows, 0, measure, self._runs(rows, 0, measure))
+
     def _measure(self, rows: Array, before: Window | None) -> Measure:
         cas = rows[: rows.shape[0] - int(self.has_magnitude)]
         num_classes = self.wanted.size
         scores = video_scores(cas, self.settings.top_k_ratio, kind=self.kind)[:num_classes]
-        present = self.wanted & (scores >= self.settings.class_score_threshold)
+        passes = scores >= self.settings.class_score_threshold
         low, delta = clipped_range(rows)
         if self.kind == "probability":
             low[: len(cas)], delta[: len(cas)] = 0, 1
         elif before is not None:
             low, delta = _keep_measure(rows, low, delta, before)
-        return Measure(low, delta, scores, present)
+        return Measure(low, delta, scores, self.wanted & passes, bool(passes.any()))
 
     def _runs(self, rows: Array, start: int, measure: Measure) -> Runs:
-        settings = self.settings
-        thresholds = np.array([*settings.cas_thresholds, *settings.magnitude_thresholds])
-        of_magnitude = np.arange(thresholds.size) >= len(settings.cas_thresholds)
+        thresholds, of_magnitude = self.scoring.thresholds, self.scoring.of_magnitude
         present = np.flatnonzero(measure.present)
         class_index = np.repeat(present, thresholds.size)
         row = np.where(np.tile(of_magnitude, present.size), rows.shape[0] - 1, class_index)
@@ -169,9 +179,10 @@ class WindowScorer:
         begin, stop = crossings(rows, runs.row, first, end, runs.level)
         classes, row = np.unique(runs.class_index, return_inverse=True)
         low, delta = measure.low[classes, None], measure.delta[classes, None]
-        sums = integral((rows[classes] - low) / delta)
-        score = contrast(sums, row, begin, stop, self.settings.outer_width)
-        score += self.settings.gamma * measure.scores[runs.class_index]
+        video_score = measure.scores[runs.class_index]
+        # In float64: an empty range next to large values is beyond float32.
+        normalised = (rows[classes].astype(np.float64) - low) / delta
+        score = self.scoring.score(normalised, row, runs.slot, begin, stop, video_score)
         return Proposals(runs.class_index, start + begin, start + stop, score)
 
 

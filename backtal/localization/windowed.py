@@ -1,7 +1,8 @@
-"""The `windowed` preset: half-overlapping windows, each as a video of its own, one NMS."""
+"""The `calibrated` preset: half-overlapping windows, each as a video of its own, one NMS."""
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,9 +11,10 @@ from backtal.errors import InvalidArgument
 from backtal.localization.choice import Choice
 from backtal.localization.inputs import check_duration, checked_rows
 from backtal.localization.joining import Followed, decide
-from backtal.localization.nms import suppress
-from backtal.localization.proposals import Proposals
-from backtal.localization.scores import Array
+from backtal.localization.nms import suppress, suppress_softly
+from backtal.localization.proposals import Doubles, Proposals
+from backtal.localization.scores import Array, Indices
+from backtal.localization.scoring import Scoring
 from backtal.localization.window import Window, WindowScorer
 from backtal.segments import Segment
 
@@ -28,7 +30,8 @@ class WindowedLocalizer:
 
     Push the raw CAS in pieces of any size, then finish. How it was cut into pieces does not
     change the answer. Windows of T positions, each T // 2 after the one before, are scored as
-    soon as they are complete.
+    soon as they are complete. The setting `argmax_fallback` keeps the whole CAS for as long as no
+    class passes.
     """
 
     def __init__(self, description: BundleDescription, choice: Choice | None = None) -> None:
@@ -38,18 +41,26 @@ class WindowedLocalizer:
         self._choice.check(description.classes)
         self._settings = self._choice.settle(description.localization)
         wanted = [self._choice.wants(name) for name in description.classes]
-        self._scorer = WindowScorer(self._settings, description.cas.kind, np.array(wanted))
-        self._window_positions = description.grid.window_positions
+        self._scorer = WindowScorer(
+            self._settings, Scoring.of(self._settings), description.cas.kind, np.array(wanted)
+        )
+        is_whole = self._settings.windows == "whole"
+        self._window_positions = sys.maxsize if is_whole else description.grid.window_positions
         self._rows = np.zeros((self._num_rows, 0), dtype=np.float32)
         self._rows_start = 0
         self._next_start = 0
         self._before: Window | None = None
+        self._any_passes = False
         self._followed: list[Followed] = []
         self._proposals: list[Proposals] = []
 
     @property
     def _num_rows(self) -> int:
         return self._description.cas_channels + int(self._scorer.has_magnitude)
+
+    @property
+    def _may_fall_back(self) -> bool:
+        return self._settings.argmax_fallback and not self._any_passes
 
     @property
     def _num_positions(self) -> int:
@@ -89,6 +100,7 @@ class WindowedLocalizer:
         rows = self._rows[:, start - self._rows_start : end - self._rows_start]
         window = self._scorer.score(rows, start, self._before, is_last=is_last)
         self._proposals.append(window.proposals)
+        self._any_passes |= window.measure.any_passes
         if self._before is not None:
             decide(self._before, window)
             self._follow(self._before)
@@ -96,6 +108,8 @@ class WindowedLocalizer:
         if is_last:
             self._follow(window)
             self._close(self._followed)
+            if self._may_fall_back:
+                self._proposals.append(self._scorer.score_surest(self._rows))
         self._before = window
 
     def _follow(self, window: Window) -> None:
@@ -117,13 +131,14 @@ class WindowedLocalizer:
         self._followed = others
 
     def _close(self, runs: list[Followed]) -> None:
-        width, gamma = self._settings.outer_width, self._settings.gamma
-        self._proposals += [run.proposal(width, gamma) for run in runs]
+        self._proposals += [run.proposal(self._scorer.scoring) for run in runs]
 
     def _history_start(self, window: Window) -> int:
         return max(0, window.start - HISTORY_WINDOWS * self._window_positions)
 
     def _forget(self) -> None:
+        if self._may_fall_back:
+            return
         if self._before is not None and (oldest := self._history_start(self._before)):
             self._rows = self._rows[:, oldest - self._rows_start :].copy()
             self._rows_start = oldest
@@ -144,8 +159,21 @@ class WindowedLocalizer:
         segments: list[Segment] = []
         for index in np.unique(class_index):
             mine = np.flatnonzero((class_index == index) & (seconds[:, 1] > seconds[:, 0]))
+            kept, scores = self._suppress(seconds[mine], score[mine])
             label = self._description.classes[index]
-            for kept in mine[suppress(seconds[mine], score[mine], self._settings.nms_tiou)]:
-                start, end = seconds[kept].tolist()
-                segments.append(Segment(start, end, label, float(score[kept])))
+            for (start, end), one in zip(
+                seconds[mine[kept]].tolist(), scores.tolist(), strict=True
+            ):
+                segments.append(Segment(start, end, label, one))
         return self._choice.answer(segments, self._settings, duration_seconds)
+
+    def _suppress(self, seconds: Doubles, score: Doubles) -> tuple[Indices, Doubles]:
+        """Which of one class's proposals stay, and their scores then."""
+        settings = self._settings
+        added = settings.nms_added_seconds
+        if settings.nms_sigma is None:
+            kept = suppress(seconds, score, settings.nms_tiou, added_length=added)
+            return kept, score[kept]
+        return suppress_softly(
+            seconds, score, settings.nms_tiou, settings.nms_sigma, added_length=added
+        )

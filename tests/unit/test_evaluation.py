@@ -43,7 +43,7 @@ def _literal_ap(
     total = sum(map(len, free.values()))
     ranked = sorted(
         ((name, one) for name, segments in found.items() for one in segments if one.label == label),
-        key=lambda pair: -pair[1].score,
+        key=lambda pair: (-pair[1].score, pair[0], pair[1].start_seconds, pair[1].end_seconds),
     )
     hits = []
     for name, one in ranked:

@@ -154,7 +154,7 @@ def test_evaluation_answers_feature_files_with_the_pipeline(
     figures = json.loads(capsys.readouterr().out)
     assert figures["num_videos"] == 1
     assert len(figures["mean_average_precision"]) == 9
-    assert run(evaluate, results, *words) == 0
+    assert run(evaluate, "--from", results, *words) == 0
     assert json.loads(capsys.readouterr().out) == figures
 
 
@@ -162,7 +162,7 @@ def test_evaluation_wants_one_source_and_all_features(bundle: Path, tmp_path: Pa
     truth = {"database": {"one": {"subset": "test", "duration": 1, "annotations": []}}}
     path = tmp_path / "truth.json"
     path.write_text(json.dumps(truth))
-    with pytest.raises(InvalidArgument, match="either RESULTS or --features"):
+    with pytest.raises(InvalidArgument, match="either --from or --features"):
         run(evaluate, "--ground-truth", path)
     with pytest.raises(InvalidArgument, match="--features needs --bundle"):
         run(evaluate, "--ground-truth", path, "--features", tmp_path)

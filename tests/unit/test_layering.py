@@ -71,6 +71,7 @@ def test_serving_and_the_pipeline_load_no_torch(module: str) -> None:
         "backtal_serving.commands.serve",
         "backtal_training.commands.corpus",
         "backtal_training.commands.train",
+        "backtal_training.commands.tune",
         "backtal_export.commands.export",
     ],
 )

@@ -10,7 +10,7 @@ from backtal.localization import WindowedLocalizer, localize
 from backtal.manifest import BundleDescription
 from tests.unit.bundles import describe
 
-PRESETS = pytest.mark.parametrize("preset", ["windowed", "released"])
+PRESETS = pytest.mark.parametrize("preset", ["calibrated", "released"])
 
 
 def _cas() -> Any:

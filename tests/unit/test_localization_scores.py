@@ -16,6 +16,8 @@ rows = arrays.arrays(
     elements=st.floats(-8, 8, width=32),
 )
 
+unit = st.floats(0, 1)
+
 
 def test_video_scores_are_the_softmax_of_top_k_means() -> None:
     cas = np.array([[0.0, 4, 1, 3], [2, 2, 2, 2]])
@@ -34,6 +36,18 @@ def test_video_scores_of_logits_sum_to_one(cas: np.ndarray, ratio: float) -> Non
     scores = video_scores(cas, ratio)
     assert scores.sum() == pytest.approx(1)
     assert video_scores(cas[:, ::-1], ratio) == pytest.approx(scores)
+
+
+@given(
+    arrays.arrays(np.float64, st.tuples(st.integers(1, 3), st.integers(1, 9)), elements=unit),
+    st.floats(0.001, 1),
+)
+def test_however_short_the_top_k_are_the_largest_and_one_at_least(
+    cas: np.ndarray, ratio: float
+) -> None:
+    count = max(1, int(cas.shape[1] * ratio))
+    expected = [sum(sorted(row, reverse=True)[:count]) / count for row in cas.tolist()]
+    assert video_scores(cas, ratio, kind="probability") == pytest.approx(expected)
 
 
 def test_range_is_clipped_at_0() -> None:

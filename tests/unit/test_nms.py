@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from backtal.localization.nms import suppress
+from backtal.localization.nms import suppress, suppress_softly
 from backtal.segments import Segment, overlap_ratio
 
 Doubles = NDArray[np.float64]
@@ -89,3 +89,41 @@ def test_added_length_makes_neighbours_overlap() -> None:
 
 def test_seconds_of_a_segment() -> None:
     assert Segment(1.5, 4.0, "a", 0.5).seconds == 2.5
+
+
+sigmas = st.sampled_from([0.1, 0.5, 2.0])
+
+
+@given(scored, tious, sigmas)
+def test_soft_suppression_lowers_by_every_surer_neighbour(
+    cases: list[tuple[list[float], float]], tiou: float, sigma: float
+) -> None:
+    pairs, scores = _arrays(cases)
+    kept, lowered = suppress_softly(pairs, scores, tiou, sigma)
+    ratio = overlap_ratio(pairs[kept], pairs[kept])
+    assert (ratio[np.triu_indices(len(kept), 1)] <= tiou).all()
+    assert (np.diff(lowered) <= 0).all()
+    for place, index in enumerate(kept):
+        surer = ratio[place, :place]
+        assert lowered[place] == pytest.approx(scores[index] * np.exp(-(surer**2).sum() / sigma))
+
+
+@given(scored, tious, sigmas, st.randoms(use_true_random=False))
+def test_soft_suppression_does_not_mind_the_order(
+    cases: list[tuple[list[float], float]], tiou: float, sigma: float, random: object
+) -> None:
+    shuffled = list(cases)
+    random.shuffle(shuffled)  # type: ignore[attr-defined]
+    answers = []
+    for one in (cases, shuffled):
+        pairs, scores = _arrays(one)
+        kept, lowered = suppress_softly(pairs, scores, tiou, sigma)
+        answers.append([(*pairs[i], score) for i, score in zip(kept, lowered, strict=True)])
+    assert answers[0] == answers[1]
+
+
+def test_soft_suppression_of_a_score_below_0_leaves_it() -> None:
+    pairs, scores = np.array([[0.0, 10.0], [4.0, 14.0]]), np.array([0.9, -0.2])
+    kept, lowered = suppress_softly(pairs, scores, 0.5, 0.5)
+    assert kept.tolist() == [0, 1]
+    assert lowered.tolist() == [0.9, -0.2]

@@ -37,7 +37,7 @@ def test_an_unknown_key_is_refused_with_the_nearest() -> None:
         ({"cas_thresholds": []}, "cas_thresholds: "),
         ({"cas_thresholds": [1.0]}, r"cas_thresholds\.0: "),
         ({"gamma": float("nan")}, "gamma: .*finite"),
-        ({"preset": "best"}, "preset: .*'windowed' or 'released', got 'best'"),
+        ({"preset": "best"}, "preset: .*'calibrated' or 'released', got 'best'"),
         ({"max_segments": 0}, "max_segments: "),
         ([], r"LocalizationSettings: .*got \[\]"),
     ],

@@ -14,6 +14,7 @@ import torch
 from pydantic import Field, model_validator
 
 from backtal.errors import InvalidFile, NotFound
+from backtal.localization.settings import LocalizationSettings
 from backtal.manifest import BundleDescription
 from backtal.settings import Settings, read_json
 from backtal_training.network import BackTALNetwork, NetworkSettings
@@ -69,6 +70,26 @@ def load(folder: Path) -> tuple[CheckpointDescription, BackTALNetwork]:
     network = BackTALNetwork(description.network)
     load_weights(network, read_weights(folder / WEIGHTS_NAME), source=str(folder / WEIGHTS_NAME))
     return description, network.eval()
+
+
+def write_localization(
+    folder: Path, localization: LocalizationSettings, tuning: dict[str, Any]
+) -> None:
+    """Put other localization settings into a checkpoint, and how they were found.
+
+    The weights stay what they are. Raises NotFound or InvalidFile for what is no checkpoint.
+    """
+    path = folder / DESCRIPTION_NAME
+    description = read_json(CheckpointDescription, path)
+    bundle = description.bundle.model_copy(update={"localization": localization})
+    training = {**description.training, "tuning": tuning}
+    changed = description.model_copy(update={"bundle": bundle, "training": training})
+    draft = path.with_name(f".{path.name}.draft")
+    try:
+        draft.write_text(changed.model_dump_json(indent=2) + "\n")
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
 
 
 def read_weights(path: Path) -> dict[str, torch.Tensor]:

@@ -88,7 +88,7 @@ class Recipe(Settings):
         if (self.temporal == "resize") != (self.localization.preset == "released"):
             raise ValueError(
                 f"temporal {self.temporal!r} does not go with localization.preset "
-                f"{self.localization.preset!r}: resize goes with released, windows with windowed"
+                f"{self.localization.preset!r}: resize goes with released, windows with calibrated"
             )
         return self
 
