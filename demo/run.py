@@ -40,6 +40,7 @@ PAGE = VAR / "demo.html"
 CHECKPOINT = DEMO / "checkpoint"
 FEATURES = DEMO / "features"
 GROUND_TRUTH = DEMO / "ground_truth.json"
+EXPORTED_BY = ("backtal", "export", "model_repository")
 KINETICS400 = "kinetics400"
 BUNDLE = "demo"
 SUBSET = "test"
@@ -93,8 +94,8 @@ def held_out_videos() -> GroundTruth:
 
 
 def export_bundle(source: str, bundle: str) -> None:
-    """Export `source` into the repository, unless that very source is there already."""
-    wanted = source_sha256(source)
+    """Export `source` into the repository, unless this very code did so already."""
+    wanted = export_sha256(source)
     stamp = REPOSITORY / f".{bundle}.source"
     manifest = REPOSITORY / bundle / "1" / "manifest.json"
     if manifest.is_file() and stamp.is_file() and stamp.read_text() == wanted:
@@ -104,12 +105,16 @@ def export_bundle(source: str, bundle: str) -> None:
     stamp.write_text(wanted)
 
 
-def source_sha256(source: str) -> str:
-    """Of the checkpoint's files, or of the name of a bundle that needs none."""
+def export_sha256(source: str) -> str:
+    """Of what an export depends on: the checkpoint's files and the code."""
     digest = hashlib.sha256(source.encode())
+    folders = [ROOT / name for name in EXPORTED_BY]
     if Path(source).is_dir():
-        for path in sorted(Path(source).iterdir()):
-            digest.update(path.read_bytes())
+        folders.append(Path(source))
+    for folder in folders:
+        for path in sorted(folder.rglob("*")):
+            if path.is_file() and "__pycache__" not in path.parts:
+                digest.update(path.read_bytes())
     return digest.hexdigest()
 
 
