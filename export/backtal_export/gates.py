@@ -21,7 +21,7 @@ from backtal.evaluation import mean_average_precision
 from backtal.features import FeatureSequence, FloatArray
 from backtal.manifest import GateFigures, Manifest, StreamName
 from backtal.pipeline import Pipeline, Request
-from backtal.settings import Settings
+from backtal.settings import Settings, read_yaml
 from backtal.stages import Stages
 
 TIOUS = (0.3, 0.4, 0.5, 0.6, 0.7)
@@ -41,6 +41,11 @@ class GateThresholds(Settings):
     minimum_feature_cosine: float = Field(default=0.9999, gt=0, le=1)
     maximum_cas_error: float = Field(default=0.03, gt=0)
     maximum_map_drop: float = Field(default=0.005, ge=0)
+
+
+def read_thresholds(path: Path | None) -> GateThresholds:
+    """The thresholds of a YAML file, the defaults where none is named. Raises as `read_yaml`."""
+    return GateThresholds() if path is None else read_yaml(GateThresholds, path)
 
 
 @dataclass(frozen=True, eq=False)

@@ -109,14 +109,29 @@ def write_exported(repository: Path, exported: Exported) -> Manifest:
     try:
         repository.mkdir(parents=True, exist_ok=True)
         for stream, network in manifest.backbones.items():
-            variant = exported.backbone(stream)
-            _write_network(repository, network, _backbone_config(manifest, stream), variant.file)
-        config = _cas_config(manifest)
+            config = configuration_of(manifest, network)
+            _write_network(repository, network, config, exported.backbone(stream).file)
+        config = configuration_of(manifest, manifest.cas)
         _write_network(repository, manifest.cas, config, exported.served_cas.file)
         write_public_models(repository, manifest)
     except OSError as error:
         raise cannot_write(repository, error) from error
     return manifest
+
+
+def copy_networks(source: Path, manifest: Manifest, repository: Path) -> None:
+    """Copy a bundle's networks from one repository into another, where they are not there yet.
+
+    Raises as `write_exported` does.
+    """
+    _check_place(repository, manifest)
+    try:
+        repository.mkdir(parents=True, exist_ok=True)
+        for network in manifest.networks:
+            content = network_path(source, network.model).read_bytes()
+            _write_network(repository, network, configuration_of(manifest, network), content)
+    except OSError as error:
+        raise cannot_write(repository, error) from error
 
 
 def write_public_models(repository: Path, manifest: Manifest) -> int:
@@ -194,35 +209,23 @@ def _network(prefix: str, variant: Variant) -> Network:
     )
 
 
-def _backbone_config(manifest: Manifest, stream: StreamName) -> str:
+def configuration_of(manifest: Manifest, network: Network) -> str:
+    """The config.pbtxt of one of the bundle's networks."""
     description = manifest.description
-    plan = description.clip_plan
-    dim = next(part.feature_dim for part in description.backbones if part.stream == stream)
-    profile = Profile.of_clips(plan.frames_per_clip, plan.crop_pixels, 3)
-    return _network_config("backbone", manifest, manifest.backbones[stream], profile, dim)
-
-
-def _cas_config(manifest: Manifest) -> str:
-    description = manifest.description
-    return _network_config(
-        "cas",
-        manifest,
-        manifest.cas,
-        Profile.of_features(description.feature_dim),
-        description.feature_dim,
-        channels=description.cas_channels,
-        magnitude=_MAGNITUDE if description.cas.magnitude else "",
-    )
-
-
-def _network_config(
-    template: str,
-    manifest: Manifest,
-    network: Network,
-    profile: Profile,
-    feature_dim: int,
-    **values: object,
-) -> str:
+    values: dict[str, object]
+    if network.model == manifest.cas.model:
+        template, profile = "cas", Profile.of_features(description.feature_dim)
+        values = {
+            "feature_dim": description.feature_dim,
+            "channels": description.cas_channels,
+            "magnitude": _MAGNITUDE if description.cas.magnitude else "",
+        }
+    else:
+        plan = description.clip_plan
+        stream = next(name for name, net in manifest.backbones.items() if net == network)
+        dims = {backbone.stream: backbone.feature_dim for backbone in description.backbones}
+        template, profile = "backbone", Profile.of_clips(plan.frames_per_clip, plan.crop_pixels, 3)
+        values = {"feature_dim": dims[stream]}
     runtime = Runtime(network.precision, network.backend)
     return _fill(
         template,
@@ -230,8 +233,20 @@ def _network_config(
         backend=network.backend,
         kind=instance_kind(manifest.target),
         options=runtime_options(manifest.target, runtime, network.model, profile),
-        feature_dim=feature_dim,
         **values,
+    )
+
+
+def public_configuration(manifest: Manifest, model: str) -> str:
+    """The config.pbtxt of the bundle's public model, or of its streaming twin."""
+    decoupled = model.endswith(STREAM_SUFFIX)
+    return _fill(
+        "bundle",
+        name=model,
+        feature_dim=manifest.description.feature_dim,
+        channels=manifest.description.cas_channels,
+        progress=_PROGRESS if decoupled else "",
+        decoupled=str(decoupled).lower(),
     )
 
 
@@ -253,19 +268,9 @@ def _write_network(repository: Path, network: Network, config: str, model_file: 
 
 
 def _write_version(repository: Path, manifest: Manifest, model: str, version: int) -> None:
-    description = manifest.description
-    decoupled = model.endswith(STREAM_SUFFIX)
-    config = _fill(
-        "bundle",
-        name=model,
-        feature_dim=description.feature_dim,
-        channels=description.cas_channels,
-        progress=_PROGRESS if decoupled else "",
-        decoupled=str(decoupled).lower(),
-    )
     folder = repository / model
     with _draft_beside(folder) as draft:
-        (draft / "config.pbtxt").write_text(config)
+        (draft / "config.pbtxt").write_text(public_configuration(manifest, model))
         content = draft / str(version)
         content.mkdir()
         shutil.copyfile(TEMPLATES / "bundle" / "1" / "model.py", content / "model.py")

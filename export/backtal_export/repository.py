@@ -77,14 +77,14 @@ def write_bundle(
     exported = replace(exported, target=options.target, library_versions=library_versions())
     if runtime != REFERENCE:
         say(f"measuring the networks in {runtime.precision} against float32")
-        exported = _proved(exported, runtime, options)
+        exported = proved(exported, runtime, options)
     manifest = write_exported(repository, exported)
     models = ", ".join(network.model for network in manifest.networks)
     say(f"wrote the bundle {exported.description.name} to {repository}, on {models}")
     return manifest
 
 
-def _proved(exported: Exported, runtime: Runtime, options: ExportOptions) -> Exported:
+def proved(exported: Exported, runtime: Runtime, options: ExportOptions) -> Exported:
     """The bundle with its networks at the wanted precision, each past its gate."""
     variants = {stream: Variant(file, runtime) for stream, file in exported.backbones.items()}
     # The head of kinetics400 is one small product: nothing is gained by computing it differently.

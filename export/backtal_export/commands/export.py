@@ -52,8 +52,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Export, saying what is done."""
-    from backtal.settings import read_yaml
-    from backtal_export.gates import GateThresholds, Validation
+    from backtal_export.gates import Validation, read_thresholds
     from backtal_export.repository import ExportOptions, write_bundle
 
     if (arguments.validation is None) != (arguments.ground_truth is None):
@@ -65,9 +64,7 @@ def run(arguments: argparse.Namespace) -> int:
         name=arguments.name,
         target=arguments.target,
         precision=arguments.precision,
-        thresholds=read_yaml(GateThresholds, arguments.gates)
-        if arguments.gates
-        else GateThresholds(),
+        thresholds=read_thresholds(arguments.gates),
         validation=validation,
     )
     write_bundle(arguments.repository, arguments.source, options, say=_say)
