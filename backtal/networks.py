@@ -25,8 +25,6 @@ Backend = Literal["onnxruntime", "openvino"]
 Arrays = Mapping[str, NDArray[Any]]
 
 PROVIDERS = ("CPUExecutionProvider",)
-# What is not named here is stored in the file itself and computed beside float32.
-_OPENVINO_PRECISION = {"bfloat16": "bf16"}
 
 _log = logging.getLogger(__name__)
 
@@ -118,7 +116,7 @@ class OpenVinoNetwork:
                 model,
                 "CPU",
                 {
-                    "INFERENCE_PRECISION_HINT": _OPENVINO_PRECISION.get(here, "f32"),
+                    "INFERENCE_PRECISION_HINT": "bf16" if here == "bfloat16" else "f32",
                     "PERFORMANCE_HINT": "LATENCY",
                     "INFERENCE_NUM_THREADS": threads or num_cores(),
                     # Decoding and the other networks share the cores.

@@ -1,12 +1,12 @@
 """Seconds a clip of I3D RGB, by runtime and precision.
 
-    python benchmarks/backbone.py [--quick] [--json FILE] [--videos FOLDER] [--int8 FILE]
+    python benchmarks/backbone.py [--quick] [--json FILE] [--videos FOLDER]
 
 All run the same four clips at once, as the pipeline sends them, with as many threads as there are
 cores, in turns; the shortest time counts. The default is what `backtal export` writes on this
 machine. Share of the matrix rate: 2 x the multiply-adds of the convolutions a second, over the
-best float32 square product with the same threads in the same run. A share above 1 is bfloat16's,
-whose products have a rate of their own.
+best float32 square product with the same threads in the same run. bfloat16's products have a rate
+of their own, so its share may be above 1.
 """
 
 from __future__ import annotations
@@ -62,18 +62,19 @@ def operations_per_clip() -> float:
 def main() -> int:
     parser = options(__doc__)
     parser.add_argument("--videos", type=Path, help="clips of these videos, else drawn ones")
-    parser.add_argument("--int8", type=Path, help="a quantised network file, timed beside")
     arguments = parser.parse_args()
     torch.set_num_threads(num_cores())
-    clips = _clips(arguments.videos)
+    clips = (
+        seeded_clips(FRAMES_PER_CLIP, CROP_PIXELS)
+        if arguments.videos is None
+        else first_clips(arguments.videos)[:CLIPS]
+    )
     rate = matrix_rate()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
         weights = i3d_rgb_weights(lambda _: None)
         path.write_bytes(i3d_rgb_onnx(weights))
         work = _variants(path, I3D.from_weights(weights), clips)
-        if arguments.int8 is not None:
-            work["OpenVINO, int8"] = _run(arguments.int8, Runtime("int8", "openvino"), clips)
         features = {name: call() for name, call in work.items()}
         seconds = shortest(work, 2 if arguments.quick else 8)
     rate = max(rate, matrix_rate())
@@ -143,17 +144,15 @@ def _name(runtime: Runtime) -> str:
     return f"{library}, {runtime.precision}"
 
 
-def _clips(videos: Path | None) -> NDArray[np.uint8]:
-    """One clip from the middle of each of four videos, or drawn ones."""
-    if videos is None:
-        return seeded_clips(FRAMES_PER_CLIP, CROP_PIXELS)
+def first_clips(folder: Path) -> NDArray[np.uint8]:
+    """One clip of each video of a folder, from its first seconds: uint8 [n, 16, 224, 224, 3]."""
     clips = []
-    for path in sorted(videos.iterdir())[:CLIPS]:
+    for path in sorted(folder.iterdir()):
         video = open_video(path, VideoLimits())
         window = next(video.windows(ClipPlan(), window_frames=64, allow_partial=True))
         clips.append(window.frames[-FRAMES_PER_CLIP:])
         video.close()
-    return np.stack(clips)
+    return np.stack([clip for clip in clips if len(clip) == FRAMES_PER_CLIP])
 
 
 if __name__ == "__main__":

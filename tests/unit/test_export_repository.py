@@ -3,6 +3,7 @@ from __future__ import annotations
 import argparse
 import errno
 import json
+import pickle
 import shutil
 import subprocess
 import sys
@@ -18,17 +19,26 @@ from tritonclient.grpc import model_config_pb2
 
 from backtal.errors import InvalidArgument, InvalidFile, NotFound, Unavailable
 from backtal.localization.settings import LocalizationSettings
-from backtal.manifest import Backbone, BundleDescription, CasKind, ClipPlan, Grid, Manifest
+from backtal.manifest import (
+    Backbone,
+    BundleDescription,
+    CasKind,
+    ClipPlan,
+    GateFigures,
+    Grid,
+    Manifest,
+)
 from backtal.repository import bundle_names, bundle_versions, load_bundle
 from backtal_export import repository, runtimes
 from backtal_export.commands import export as command
 from backtal_export.kinetics400 import kinetics400_classes, kinetics400_description
-from backtal_export.model_folders import Exported, write_exported
+from backtal_export.model_folders import Exported, Variant, write_exported
 from backtal_export.onnx_file import sha256_of, to_bytes
 from backtal_export.repository import ExportOptions
+from backtal_export.runtimes import REFERENCE, Runtime
 from backtal_training import checkpoint
 from backtal_training.network import BackTALNetwork, NetworkSettings
-from tests.requirements import shared_folder
+from tests.requirements import PROJECT_ROOT, shared_folder
 
 
 def model_file(seed: int) -> bytes:
@@ -144,6 +154,125 @@ def test_triton_reads_the_configurations(tmp_path, magnitude) -> None:
     outputs = {output.name: list(output.dims) for output in cas.output}
     assert outputs == {"cas": [-1, 3, -1], **({"magnitude": [-1, -1]} if magnitude else {})}
     assert list(cas.input[0].dims) == [-1, 1024, -1]
+
+
+@pytest.mark.parametrize(
+    ("target", "runtime", "backend", "kind", "parameters"),
+    [
+        ("embedded", Runtime("bfloat16", "openvino"), "openvino", "KIND_CPU", {"HINT_BF16": "YES"}),
+        ("embedded", Runtime("float32", "openvino"), "openvino", "KIND_CPU", {}),
+        ("triton-cpu", REFERENCE, "onnxruntime", "KIND_CPU", {}),
+        ("triton-gpu", REFERENCE, "onnxruntime", "KIND_GPU", {}),
+        ("triton-tensorrt", REFERENCE, "onnxruntime", "KIND_GPU", {}),
+    ],
+)
+def test_each_target_has_its_configuration(
+    tmp_path, target, runtime, backend, kind, parameters
+) -> None:
+    bundle = replace(
+        exported(),
+        target=target,
+        backbone_variants={"rgb": Variant(BACKBONE, runtime)},
+        cas_variant=Variant(CAS, runtime),
+    )
+    manifest = write_exported(tmp_path, bundle)
+    assert manifest.target == target
+    for network in manifest.networks:
+        found = config(tmp_path / network.model / "config.pbtxt")
+        assert (found.name, found.backend) == (network.model, backend)
+        assert found.default_model_filename == "model.onnx"
+        assert model_config_pb2.ModelInstanceGroup.Kind.Name(found.instance_group[0].kind) == kind
+        hints = {key: value.string_value for key, value in found.parameters.items()}
+        assert ("HINT_BF16" in hints) == bool(parameters)
+        assert parameters.items() <= hints.items()
+        accelerators = found.optimization.execution_accelerators.gpu_execution_accelerator
+        assert [entry.name for entry in accelerators] == (
+            ["tensorrt"] if target == "triton-tensorrt" else []
+        )
+
+
+def test_tensorrt_is_told_the_shapes_of_the_clip_plan(tmp_path) -> None:
+    manifest = write_exported(tmp_path, replace(exported(), target="triton-tensorrt"))
+    profiles = {}
+    for network in manifest.networks:
+        found = config(tmp_path / network.model / "config.pbtxt")
+        (entry,) = found.optimization.execution_accelerators.gpu_execution_accelerator
+        profiles[network.model.split("-")[0]] = entry.parameters
+    assert profiles["i3d"]["trt_profile_min_shapes"] == "clips:1x16x224x224x3"
+    assert profiles["i3d"]["trt_profile_max_shapes"] == "clips:16x16x224x224x3"
+    assert profiles["cas"]["trt_profile_opt_shapes"] == "features:1x1024x128"
+
+
+def test_the_card_says_what_the_manifest_says(tmp_path) -> None:
+    figures = GateFigures(feature_cosine=0.99995, measured_on="four clips")
+    variant = Variant(BACKBONE, Runtime("bfloat16", "openvino"), figures)
+    manifest = write_exported(tmp_path, replace(exported(), backbone_variants={"rgb": variant}))
+    card = (tmp_path / "small/1/model_card.md").read_text()
+    name = manifest.backbones["rgb"].model
+    assert f"| `{name}` | bfloat16 | openvino | 0.999950 |" in card
+    assert f"`{name}` was measured on four clips." in card
+    assert "jump, run." in card
+    assert "- seed: 1" in card
+    assert "Licences" in card
+
+
+def test_the_manifest_names_shapes_operators_and_versions(tmp_path, no_weights) -> None:
+    save_checkpoint(tmp_path / "trained", describe("trained"))
+    manifest = repository.write_bundle(
+        tmp_path / "repo",
+        tmp_path / "trained",
+        ExportOptions(precision="float32"),
+        say=lambda _: None,
+    )
+    assert manifest.cas.opset == 18
+    assert [(part.name, part.shape) for part in manifest.cas.inputs] == [
+        ("features", ("B", 1024, "L"))
+    ]
+    assert [(part.name, part.shape) for part in manifest.cas.outputs] == [
+        ("cas", ("B", 3, "L")),
+        ("magnitude", ("B", "L")),
+    ]
+    assert manifest.source.startswith("a checkpoint of SHA-256 ")
+    assert {"backtal", "onnx", "onnxruntime", "torch"} <= set(manifest.library_versions)
+
+
+def test_the_same_checkpoint_gives_the_same_repository_to_the_byte(tmp_path, no_weights) -> None:
+    save_checkpoint(tmp_path / "trained", describe("trained"))
+    contents = []
+    for name in ("one", "two"):
+        repository.write_bundle(
+            tmp_path / name,
+            tmp_path / "trained",
+            ExportOptions(precision="float32"),
+            say=lambda _: None,
+        )
+        paths = files(tmp_path / name)
+        contents.append({path: (tmp_path / name / path).read_bytes() for path in paths})
+    assert contents[0] == contents[1]
+    for path, content in contents[0].items():
+        for trace in (str(tmp_path), str(PROJECT_ROOT), "site-packages", "Traceback"):
+            assert trace.encode() not in content, (path, trace)
+
+
+def test_a_pickle_in_the_place_of_weights_is_refused_and_not_run(tmp_path, no_weights) -> None:
+    save_checkpoint(tmp_path / "trained", describe("trained"))
+    mark = tmp_path / "was-run"
+    weights = tmp_path / "trained/weights.safetensors"
+    weights.write_bytes(pickle.dumps(_Touches(mark)))
+    with pytest.raises(InvalidFile, match=r"weights\.safetensors is no safetensors file"):
+        repository.write_bundle(tmp_path / "repo", tmp_path / "trained", say=lambda _: None)
+    assert not mark.exists()
+    assert not (tmp_path / "repo").exists()
+
+
+class _Touches:
+    """Unpickled, it leaves a file."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __reduce__(self):
+        return (Path.touch, (self._path,))
 
 
 def test_the_public_models_offer_the_wire(tmp_path) -> None:
