@@ -24,7 +24,7 @@ from string import Template
 from backtal.errors import InvalidArgument
 from backtal.manifest import Target
 from backtal.networks import Backend
-from backtal.precision import Precision, processor_has_bfloat16
+from backtal.precision import Precision, computed_in, processor_has_bfloat16
 
 TEMPLATES = Path(__file__).parent / "model_repository"
 
@@ -80,8 +80,8 @@ REFERENCE = Runtime("float32", "onnxruntime")
 def choose_runtime(target: Target, precision: Precision | None) -> Runtime:
     """The runtime of `target` at `precision`; None: the fastest that this machine can prove.
 
-    A precision that the processor lacks can be served here, but not measured, so it is not the
-    default. Raises InvalidArgument where the target has no such precision.
+    Raises InvalidArgument where the target has no such precision, or this processor lacks it: a
+    bundle in bfloat16 is served here all the same, but nothing here can prove it.
     """
     if precision is None:
         return _default_runtime(target)
@@ -89,6 +89,11 @@ def choose_runtime(target: Target, precision: Precision | None) -> Runtime:
     if precision not in allowed:
         raise InvalidArgument(
             f"precision is {precision!r}, allowed for {target} are {', '.join(allowed)}"
+        )
+    if computed_in(precision) != precision:
+        raise InvalidArgument(
+            f"precision is {precision!r}, which this processor has no instructions for and cannot "
+            f"prove: export on one that has (AVX-512 BF16 or AMX), or take float32"
         )
     if precision == "bfloat16":
         return Runtime(precision, "openvino")

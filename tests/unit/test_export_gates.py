@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from backtal import precision
 from backtal.errors import GateFailed, InvalidArgument, InvalidFile
 from backtal.manifest import GateFigures, Manifest
 from backtal.precision import processor_has_bfloat16
@@ -159,12 +160,21 @@ def test_cosines_of_known_pairs() -> None:
     np.testing.assert_allclose(cosines(first, second), [0, np.sqrt(0.5), 0, -1])
 
 
-def test_every_target_has_a_runtime_for_each_of_its_precisions() -> None:
+def test_every_target_has_a_runtime_for_each_of_its_precisions(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(precision, "processor_has_bfloat16", lambda: True)
     for target, allowed in PRECISIONS.items():
-        for precision in allowed:
-            assert choose_runtime(target, precision).precision == precision
+        for wanted in allowed:
+            assert choose_runtime(target, wanted).precision == wanted
     with pytest.raises(InvalidArgument, match="'bfloat16', allowed for triton-gpu are float32"):
         choose_runtime("triton-gpu", "bfloat16")
+
+
+def test_what_cannot_be_measured_here_is_not_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precision, "processor_has_bfloat16", lambda: False)
+    with pytest.raises(InvalidArgument, match="'bfloat16', which this processor has no instr"):
+        choose_runtime("embedded", "bfloat16")
 
 
 @pytest.mark.parametrize("has", [True, False])
