@@ -10,11 +10,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
-from backtal.client import DEFAULT_BUNDLE, STREAM_SUFFIX, Client, DetectionOptions
+from backtal.client import DEFAULT_BUNDLE, Client, DetectionOptions
 from backtal.detection import DetectionAnswer
 from backtal.errors import InvalidArgument, InvalidVideo, MissingDependency, NotFound
 from backtal.features import FeatureSequence
-from backtal.manifest import MANIFEST_NAME
+from backtal.repository import bundle_names
 
 FEATURES_SUFFIX = ".npz"
 EMBEDDED_GROUP = "backtal.embedded"
@@ -136,8 +136,7 @@ def embedded_server(repository: Path, allowed_roots: Sequence[Path]) -> Iterator
 def default_bundle(repository: Path) -> str:
     """The repository's only bundle, else `kinetics400`. Raises InvalidArgument else."""
     check_repository(repository)
-    found = sorted(path.parent.parent.name for path in repository.glob(f"*/1/{MANIFEST_NAME}"))
-    names = [name for name in found if not name.endswith(STREAM_SUFFIX)]
+    names = bundle_names(repository)
     if len(names) == 1:
         return names[0]
     if DEFAULT_BUNDLE in names:

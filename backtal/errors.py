@@ -4,7 +4,8 @@
     ├── InvalidArgument      INVALID_ARGUMENT    400   the request, a file or a setting is wrong
     │   ├── InvalidVideo                               not a video, none inside, damaged, empty
     │   ├── LimitExceeded                              too long, too large, too many pixels
-    │   └── InvalidFile                                features, annotations, manifests, checkpoints
+    │   ├── InvalidFile                                features, annotations, manifests, checkpoints
+    │   └── GateFailed                                 a network or bundle further off than allowed
     ├── NotFound             NOT_FOUND           404   no such model, no such object
     ├── Unauthenticated      UNAUTHENTICATED     401
     ├── PermissionDenied     PERMISSION_DENIED   403   a URI outside the allowed roots
@@ -55,6 +56,10 @@ class LimitExceeded(InvalidArgument):
 
 class InvalidFile(InvalidArgument):
     """A file of features, annotations, clicks, settings or weights is not what it should be."""
+
+
+class GateFailed(InvalidArgument):
+    """A network or a bundle is further from what it should answer than its gate allows."""
 
 
 class NotFound(BacktalError):

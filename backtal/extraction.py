@@ -14,6 +14,7 @@ from backtal.clips import ClipAssembler, clip_times
 from backtal.errors import Internal, InvalidArgument
 from backtal.features import FeatureProvenance, FeatureSequence, FloatArray
 from backtal.manifest import ClipPlan, Manifest
+from backtal.precision import computed_in
 from backtal.prefetch import Prefetch
 from backtal.run_control import Progress, RunControl
 from backtal.stages import Stages
@@ -58,7 +59,7 @@ class FeatureExtractor:
             resizer=RESIZER,
             clip_plan=description.clip_plan,
             backbone_sha256=tuple(backbone.sha256 for backbone in description.backbones),
-            precision=",".join(network.precision for network in networks),
+            precision=",".join(computed_in(network.precision) for network in networks),
         )
 
     def extract(

@@ -14,6 +14,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from backtal.localization.settings import LocalizationSettings
+from backtal.networks import Backend
+from backtal.precision import Precision
 from backtal.settings import Settings, read_json
 
 MANIFEST_NAME = "manifest.json"
@@ -112,22 +114,66 @@ class BundleDescription(Settings):
         return len(self.classes) + int(self.cas.background)
 
 
+class TensorShape(Settings):
+    """An input or output of a network: a free dimension has a name, a fixed one its size."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | str, ...]
+
+
+class GateFigures(Settings):
+    """How far a variant is from float32, as measured before it was written.
+
+    feature_cosine: the lowest over the clips of the cosine between a clip's features in float32
+    and in the variant. cas_error: the largest difference of the CAS over the largest value in
+    float32. map_float32, map_variant: average mAP of the validation set, from the features in
+    float32 through each CAS network. None: does not apply, or nothing was given to measure it on.
+    measured_on: what the inputs were.
+    """
+
+    feature_cosine: float | None = None
+    cas_error: float | None = None
+    map_float32: float | None = None
+    map_variant: float | None = None
+    measured_on: str = ""
+
+
 class Network(Settings):
-    """An ONNX file of the repository: ``<model>/1/model.onnx``, loaded under `model`'s name."""
+    """An ONNX file of the repository: ``<model>/1/model.onnx``, loaded under `model`'s name.
+
+    sha256: of that file. precision: what it is computed in; bfloat16 is float32 on a processor
+    without it. figures: None for float32, which is the measure of the others.
+    """
 
     model: str = Field(pattern=r"^[a-z0-9][a-z0-9_.-]*$")
     sha256: Sha256
-    precision: Literal["float32", "float16", "bfloat16", "int8"] = "float32"
+    precision: Precision = "float32"
+    backend: Backend = "onnxruntime"
+    opset: int | None = None
+    inputs: tuple[TensorShape, ...] = ()
+    outputs: tuple[TensorShape, ...] = ()
+    figures: GateFigures | None = None
+
+
+Target = Literal["embedded", "triton-cpu", "triton-gpu", "triton-tensorrt"]
 
 
 class Manifest(Settings):
-    """A bundle as it is served."""
+    """A bundle as it is served.
+
+    target: which Triton the repository was written for. source: the checkpoint that the bundle
+    was exported from, by the hash of its files. library_versions: of what wrote the networks.
+    """
 
     schema_version: Literal[1] = 1
     description: BundleDescription
     backbones: dict[StreamName, Network]
     cas: Network
+    target: Target = "embedded"
+    source: str = ""
     training: dict[str, Any] = Field(default_factory=dict)
+    library_versions: dict[str, str] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _consistent(self) -> Manifest:
@@ -135,6 +181,11 @@ class Manifest(Settings):
         if set(self.backbones) != wanted:
             raise ValueError(f"networks for {sorted(self.backbones)}, streams {sorted(wanted)}")
         return self
+
+    @property
+    def networks(self) -> tuple[Network, ...]:
+        """Every network of the bundle, the CAS network last."""
+        return (*self.backbones.values(), self.cas)
 
     @property
     def sha256(self) -> str:
@@ -146,6 +197,10 @@ class Manifest(Settings):
         """Read `path`, a manifest.json. InvalidFile names what does not fit."""
         return read_json(cls, path)
 
+    def to_text(self) -> str:
+        """What `save` writes."""
+        return self.model_dump_json(indent=2) + "\n"
+
     def save(self, path: Path) -> None:
         """Write manifest.json."""
-        path.write_text(self.model_dump_json(indent=2) + "\n")
+        path.write_text(self.to_text())

@@ -1,59 +1,29 @@
-"""The stages in process, by ONNX Runtime: offline work, tests, `detect --local`.
+"""The stages in process: offline work, tests, `detect --local`.
 
-It reads the networks of the model repository that Triton serves. With the same session options,
-batches and thread count the answers are the server's, bit for bit.
+It runs the networks of the model repository that Triton serves. With the same options, batches
+and thread count the answers are the server's: in float32 bit for bit, in another precision within
+the gate that the bundle passed.
 """
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from backtal.errors import InvalidArgument, InvalidFile, MissingDependency, NotFound
+from backtal.errors import InvalidArgument, NotFound
 from backtal.features import FloatArray
-from backtal.manifest import MANIFEST_NAME, Manifest, Network
+from backtal.manifest import Manifest, Network
+from backtal.networks import PROVIDERS, OpenNetwork, num_cores, open_network, session_options
+from backtal.repository import load_bundle, network_path
 from backtal.stages import CasOutput
 
-PROVIDERS = ("CPUExecutionProvider",)
-
-
-def num_cores() -> int:
-    """The cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def session_options(threads: int | None = None) -> Any:
-    """ONNX Runtime's options, the same wherever a network runs; `threads` of None: all cores.
-
-    Raises MissingDependency where ONNX Runtime is not installed.
-    """
-    options = _onnxruntime().SessionOptions()
-    options.intra_op_num_threads = threads or num_cores()
-    options.inter_op_num_threads = 1
-    # Threads that spin between runs take the core that decoding needs.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.log_severity_level = 3
-    return options
-
-
-def load_bundle(repository: Path, bundle: str) -> Manifest:
-    """The manifest of a repository's bundle. Raises NotFound, naming the bundles there are."""
-    path = repository / bundle / "1" / MANIFEST_NAME
-    if not path.is_file():
-        found = sorted(file.parent.parent.name for file in repository.glob(f"*/1/{MANIFEST_NAME}"))
-        bundles = ", ".join(name for name in found if not name.endswith("_stream"))
-        raise NotFound(f"no bundle {bundle!r} in {repository}; it has: {bundles or 'none'}")
-    return Manifest.load(path)
+__all__ = ["PROVIDERS", "OnnxStages", "load_bundle", "num_cores", "session_options"]
 
 
 class OnnxStages:
-    """A bundle's networks as ONNX Runtime sessions; see `backtal.pipeline.Stages`.
+    """A bundle's networks, ONNX files run in this process; see `backtal.pipeline.Stages`.
 
     A network is loaded when it is first used, so that features alone need no CAS network.
     """
@@ -63,8 +33,8 @@ class OnnxStages:
             raise InvalidArgument(f"threads is {threads}, allowed are whole numbers from 1")
         self._repository = repository
         self._manifest = manifest
-        self._options = session_options(threads)
-        self._sessions: dict[str, Any] = {}
+        self._threads = threads
+        self._open: dict[str, OpenNetwork] = {}
 
     def features(self, stream: str, clips: NDArray[np.uint8]) -> FloatArray:
         """Clips [n, 16, 224, 224, 3] to features [n, D] by the stream's backbone."""
@@ -74,35 +44,22 @@ class OnnxStages:
         if network is None:
             streams = ", ".join(self._manifest.backbones)
             raise InvalidArgument(f"stream is {stream!r}, allowed are {streams}")
-        (features,) = self._session(network).run(["features"], {"clips": clips})
+        (features,) = self._network(network).run(["features"], {"clips": clips})
         return np.asarray(features, np.float32)
 
     def cas(self, features: FloatArray) -> CasOutput:
         """Features [B, D, L] to the class activation sequence."""
-        session = self._session(self._manifest.cas)
+        network = self._network(self._manifest.cas)
         if self._manifest.description.cas.magnitude:
-            return CasOutput(*session.run(["cas", "magnitude"], {"features": features}))
-        return CasOutput(*session.run(["cas"], {"features": features}))
+            return CasOutput(*network.run(["cas", "magnitude"], {"features": features}))
+        return CasOutput(*network.run(["cas"], {"features": features}))
 
-    def _session(self, network: Network) -> Any:
-        if network.model not in self._sessions:
-            path = self._repository / network.model / "1" / "model.onnx"
+    def _network(self, network: Network) -> OpenNetwork:
+        if network.model not in self._open:
+            path = network_path(self._repository, network.model)
             if not path.is_file():
                 raise NotFound(f"no such file: {path}, the network {network.model}")
-            runtime = _onnxruntime()
-            try:
-                session = runtime.InferenceSession(str(path), self._options, providers=PROVIDERS)
-            except Exception as error:
-                raise InvalidFile(f"{path} is no network that can be loaded: {error}") from None
-            self._sessions[network.model] = session
-        return self._sessions[network.model]
-
-
-def _onnxruntime() -> Any:
-    try:
-        import onnxruntime
-    except ImportError:
-        raise MissingDependency(
-            "onnxruntime is not installed: pip install 'backtal[local]', or onnxruntime-gpu"
-        ) from None
-    return onnxruntime
+            self._open[network.model] = open_network(
+                path, network.backend, network.precision, self._threads
+            )
+        return self._open[network.model]

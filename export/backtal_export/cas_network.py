@@ -3,7 +3,7 @@
 What `BackTALNetwork.infer` computes, laid out for the runtime (METHOD, Network, and item 1 of
 what the released code does). Positions come before channels, so that every layer is one product
 of all positions with one constant matrix; a convolution of width 3 is an unfold (pad, slice,
-concatenate) and that product. Nothing has the size of an affinity tiled over channels and taps.
+concatenate) and that product. The affinity convolution has three forms (`affinity_forms`).
 """
 
 from __future__ import annotations
@@ -17,11 +17,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from backtal_export.affinity_forms import Form, affinity_convolution, taps
 from backtal_export.onnx_file import OPSET, to_bytes
 from backtal_training.network import LEAKY_SLOPE, BackTALNetwork
 
-_TAPS = 3
-_CENTRE = 1
 # That of torch.nn.functional.normalize.
 _NORMALIZE_EPSILON = 1e-12
 
@@ -29,7 +28,7 @@ _NORMALIZE_EPSILON = 1e-12
 class CasNetwork(nn.Module):
     """features [B, D, L] -> raw cas [B, C+1, L] and feature magnitude [B, L]."""
 
-    def __init__(self, network: BackTALNetwork) -> None:
+    def __init__(self, network: BackTALNetwork, form: Form = "unfold") -> None:
         super().__init__()
         released = network.settings.layout == "released"
         embedding, base = network.embedding_module, network.base_module
@@ -37,8 +36,8 @@ class CasNetwork(nn.Module):
         self.filter_2 = _Product.of_kernel(*_parameters(network.filter_module.conv_2[0]))
         self.embedding_1 = _Product.of_kernel(*_parameters(embedding.conv_1))
         self.embedding_2 = _Product.of_kernel(*_parameters(embedding.conv_2))
-        self.base_1 = _AffinityConvolution(base.conv_1.weight, released=released)
-        self.base_2 = _AffinityConvolution(base.conv_2.weight, released=released)
+        self.base_1 = affinity_convolution(base.conv_1.weight, released=released, form=form)
+        self.base_2 = affinity_convolution(base.conv_2.weight, released=released, form=form)
         self.classifier = _Product.of_kernel(network.classifier_module.conv.weight)
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
@@ -59,12 +58,13 @@ class CasNetwork(nn.Module):
         return unit
 
 
-def cas_onnx(network: BackTALNetwork) -> bytes:
+def cas_onnx(network: BackTALNetwork, form: Form = "unfold") -> bytes:
     """The model file: `features` [B, D, L] in; `cas` [B, C+1, L] and `magnitude` [B, L] out.
 
     B and L are free. The same weights give the same bytes under one version of torch.
     """
-    module = CasNetwork(network.eval()).eval()
+    settings = network.settings
+    module = CasNetwork(network.eval(), form).eval()
     example = torch.zeros(2, network.settings.feature_dim, 6)
     with (
         tempfile.TemporaryDirectory(prefix="backtal-export-") as folder,
@@ -90,7 +90,13 @@ def cas_onnx(network: BackTALNetwork) -> bytes:
             dynamo=False,
         )
         traced = onnx.load(path)
-    return to_bytes(_anonymous(traced.graph))
+    metadata = {
+        "what": "BackTAL's CAS network, the suppressed branch",
+        "layout": settings.layout,
+        "affinity_convolution": form,
+        "halo_positions": "4",
+    }
+    return to_bytes(_anonymous(traced.graph), metadata)
 
 
 class _Product(nn.Module):
@@ -113,57 +119,9 @@ class _Product(nn.Module):
         return product if self.bias is None else product + self.bias
 
 
-class _AffinityConvolution(nn.Module):
-    """An unfold weighted by the affinity, and one product."""
-
-    def __init__(self, kernel: Tensor, *, released: bool) -> None:
-        super().__init__()
-        self.product = _Product.of_kernel(kernel)
-        self._parts = _parts(kernel.shape[1], released=released)
-
-    def forward(self, sequence: Tensor, left: Tensor, right: Tensor) -> Tensor:
-        taps = _taps(sequence)
-        columns = []
-        for tap, start, stop, neighbour in self._parts:
-            part = taps[tap][:, :, start:stop]
-            if neighbour != _CENTRE:
-                part = part * (left if neighbour < _CENTRE else right)
-            columns.append(part)
-        weighted: Tensor = self.product(torch.cat(columns, dim=2))
-        return weighted
-
-
-def _parts(channels: int, *, released: bool) -> list[tuple[int, int, int, int]]:
-    """Which affinity weights what: (tap, first channel, end channel, neighbour), tap by tap.
-
-    In the paper's layout tap j is weighted by the affinity to neighbour j. In the released one,
-    tap j of channel c is row ``c * 3 + j`` of the unfolded input and is weighted by the affinity
-    to neighbour ``(c * 3 + j) // D``: runs of channels, whose borders differ from tap to tap.
-    """
-    if not released:
-        return [(tap, 0, channels, tap) for tap in range(_TAPS)]
-    parts: list[tuple[int, int, int, int]] = []
-    for tap in range(_TAPS):
-        borders = [-(-(block * channels - tap) // _TAPS) for block in range(_TAPS + 1)]
-        borders[0], borders[-1] = 0, channels
-        parts += [
-            (tap, borders[block], borders[block + 1], block)
-            for block in range(_TAPS)
-            if borders[block] < borders[block + 1]
-        ]
-    return parts
-
-
-def _taps(sequence: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Each position's left neighbour, itself and its right neighbour; beyond the ends it is 0."""
-    # Bounds counted from the end are constants, where a length is a chain of nodes in the graph.
-    around = functional.pad(sequence, (0, 0, 1, 1))
-    return around[:, :-2], sequence, around[:, 2:]
-
-
 def _unfolded(sequence: Tensor) -> Tensor:
     """[B, L, D] -> [B, L, 3 D], tap by tap."""
-    return torch.cat(_taps(sequence), dim=2)
+    return torch.cat(taps(sequence), dim=2)
 
 
 def _affinities(embedding: Tensor) -> tuple[Tensor, Tensor]:

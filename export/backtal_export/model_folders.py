@@ -2,11 +2,12 @@
 
     <backbone>-<hash8>/   config.pbtxt, 1/model.onnx                    shared by bundles
     cas-<hash8>/          config.pbtxt, 1/model.onnx
-    <bundle>/             config.pbtxt, 1/model.py, 1/manifest.json     the public model
+    <bundle>/             config.pbtxt, N/model.py, N/manifest.json, N/model_card.md
     <bundle>_stream/      the same, decoupled: progress, then the answer
 
 Every folder is made under a hidden name beside its place and renamed into it, the networks before
-the bundle that names them. A network whose content is there already is left alone.
+the bundle that names them. A network whose content is there already is left alone, and so is a
+bundle whose highest version is the same. Else the bundle gets a new version beside the old ones.
 """
 
 from __future__ import annotations
@@ -15,18 +16,41 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from string import Template
 from typing import Any
 
 from backtal.errors import InvalidArgument
-from backtal.manifest import MANIFEST_NAME, BundleDescription, Manifest, Network, StreamName
+from backtal.manifest import (
+    MANIFEST_NAME,
+    BundleDescription,
+    GateFigures,
+    Manifest,
+    Network,
+    StreamName,
+    Target,
+)
+from backtal.repository import (
+    NETWORK_FILE,
+    STREAM_SUFFIX,
+    bundle_names,
+    bundle_versions,
+    load_bundle,
+    manifest_path,
+    network_path,
+)
 from backtal_export.cache import cannot_write
-from backtal_export.onnx_file import sha256_of
-
-TEMPLATES = Path(__file__).parent / "model_repository"
-STREAM_SUFFIX = "_stream"
+from backtal_export.model_card import CARD_NAME, model_card
+from backtal_export.onnx_file import facts_of, sha256_of
+from backtal_export.runtimes import (
+    REFERENCE,
+    TEMPLATES,
+    Profile,
+    Runtime,
+    instance_kind,
+    runtime_options,
+)
 
 _MAGNITUDE = """,
   { name: "magnitude" data_type: TYPE_FP32 dims: [ -1, -1 ] }"""
@@ -35,39 +59,98 @@ _PROGRESS = """,
 
 
 @dataclass(frozen=True)
+class Variant:
+    """A network as it is served: its file, what computes it, and the gate that it passed."""
+
+    file: bytes
+    runtime: Runtime = REFERENCE
+    figures: GateFigures | None = None
+
+
+@dataclass(frozen=True)
 class Exported:
     """A bundle's networks as model files, and what the bundle says of itself.
 
-    backbones: a model file for each stream of the description, its hash being the one that the
-    description names; cas: the CAS network's; training: how it was trained, for the manifest.
+    backbones: a model file for each stream of the description, in float32, its hash being the one
+    that the description names; cas: the CAS network's; training: how it was trained, for the
+    manifest. backbone_variants, cas_variant: what is served in their place; the files themselves
+    where there is none. target, source, library_versions: see `Manifest`.
     """
 
     description: BundleDescription
     backbones: Mapping[StreamName, bytes]
     cas: bytes
     training: Mapping[str, Any]
+    backbone_variants: Mapping[StreamName, Variant] = field(default_factory=dict)
+    cas_variant: Variant | None = None
+    target: Target = "embedded"
+    source: str = ""
+    library_versions: Mapping[str, str] = field(default_factory=dict)
+
+    def backbone(self, stream: StreamName) -> Variant:
+        """What is served for the stream."""
+        return self.backbone_variants.get(stream) or Variant(self.backbones[stream])
+
+    @property
+    def served_cas(self) -> Variant:
+        """What is served as the CAS network."""
+        return self.cas_variant or Variant(self.cas)
 
 
 def write_exported(repository: Path, exported: Exported) -> Manifest:
-    """Write the bundle and give its manifest. A bundle of that name is replaced.
+    """Write the bundle and give its manifest. A bundle of that name gets another version.
 
     Raises InvalidArgument where the description's backbone is another one than the file given,
-    or its name is taken by something else; Unavailable where the repository cannot be written.
+    its name is taken by something else, or the repository is for another target; Unavailable
+    where the repository cannot be written.
     """
     manifest = _manifest(exported)
-    _check_free(repository, manifest.description.name)
+    _check_place(repository, manifest)
     try:
         repository.mkdir(parents=True, exist_ok=True)
         for stream, network in manifest.backbones.items():
-            dim = next(b.feature_dim for b in manifest.description.backbones if b.stream == stream)
-            config = _fill("backbone", name=network.model, feature_dim=dim)
-            _write_network(repository, network, config, exported.backbones[stream])
-        _write_network(repository, manifest.cas, _cas_config(manifest), exported.cas)
-        _write_bundle(repository, manifest, decoupled=True)
-        _write_bundle(repository, manifest, decoupled=False)
+            config = configuration_of(manifest, network)
+            _write_network(repository, network, config, exported.backbone(stream).file)
+        config = configuration_of(manifest, manifest.cas)
+        _write_network(repository, manifest.cas, config, exported.served_cas.file)
+        write_public_models(repository, manifest)
     except OSError as error:
         raise cannot_write(repository, error) from error
     return manifest
+
+
+def copy_networks(source: Path, manifest: Manifest, repository: Path) -> None:
+    """Copy a bundle's networks from one repository into another, where they are not there yet.
+
+    Raises as `write_exported` does.
+    """
+    _check_place(repository, manifest)
+    try:
+        repository.mkdir(parents=True, exist_ok=True)
+        for network in manifest.networks:
+            content = network_path(source, network.model).read_bytes()
+            _write_network(repository, network, configuration_of(manifest, network), content)
+    except OSError as error:
+        raise cannot_write(repository, error) from error
+
+
+def write_public_models(repository: Path, manifest: Manifest) -> int:
+    """Give the bundle a new version, unless its highest one is the same; the version's number.
+
+    The networks that it names must be there already.
+    """
+    name = manifest.description.name
+    public = (f"{name}{STREAM_SUFFIX}", name)
+    versions = [bundle_versions(repository, model) for model in public]
+    newest = max((numbers[-1] for numbers in versions if numbers), default=0)
+    # Where only one of the two was written before a crash, both are written anew.
+    if newest and all(numbers and numbers[-1] == newest for numbers in versions):
+        newest_manifest = manifest_path(repository, name, newest)
+        if newest_manifest.read_text() == manifest.to_text():
+            return newest
+    for model in public:
+        _write_version(repository, manifest, model, newest + 1)
+    return newest + 1
 
 
 def _manifest(exported: Exported) -> Manifest:
@@ -78,47 +161,98 @@ def _manifest(exported: Exported) -> Manifest:
     for backbone in description.backbones:
         if backbone.stream not in exported.backbones:
             raise InvalidArgument(f"no model file for the stream {backbone.stream}")
-        network = _network(backbone.name, exported.backbones[backbone.stream])
-        if network.sha256 != backbone.sha256:
+        digest = sha256_of(exported.backbones[backbone.stream])
+        if digest != backbone.sha256:
             raise InvalidArgument(
                 f"{description.name} was made with the backbone {backbone.sha256}, "
-                f"the {backbone.name} at hand is {network.sha256}"
+                f"the {backbone.name} at hand is {digest}"
             )
-        networks[backbone.stream] = network
+        networks[backbone.stream] = _network(backbone.name, exported.backbone(backbone.stream))
     return Manifest(
         description=description,
         backbones=networks,
-        cas=_network("cas", exported.cas),
+        cas=_network("cas", exported.served_cas),
+        target=exported.target,
+        source=exported.source,
         training=dict(exported.training),
+        library_versions=dict(exported.library_versions),
     )
 
 
-def _check_free(repository: Path, name: str) -> None:
-    for folder in (repository / name, repository / f"{name}{STREAM_SUFFIX}"):
-        if folder.exists() and not (folder / "1" / MANIFEST_NAME).is_file():
+def _check_place(repository: Path, manifest: Manifest) -> None:
+    name = manifest.description.name
+    for model in (name, f"{name}{STREAM_SUFFIX}"):
+        folder = repository / model
+        if folder.exists() and not bundle_versions(repository, model):
             raise InvalidArgument(f"{folder} exists and is no bundle: it is not replaced")
+    for bundle in bundle_names(repository):
+        target = load_bundle(repository, bundle).target
+        if target != manifest.target:
+            raise InvalidArgument(
+                f"{repository} is for the target {target}, as its bundle {bundle} says: "
+                f"take another folder for {manifest.target}"
+            )
 
 
-def _network(prefix: str, model_file: bytes) -> Network:
-    digest = sha256_of(model_file)
-    return Network(model=f"{prefix}-{digest[:8]}", sha256=digest)
+def _network(prefix: str, variant: Variant) -> Network:
+    digest = sha256_of(variant.file)
+    facts = facts_of(variant.file)
+    return Network(
+        model=f"{prefix}-{digest[:8]}{variant.runtime.suffix}",
+        sha256=digest,
+        precision=variant.runtime.precision,
+        backend=variant.runtime.backend,
+        opset=facts.opset,
+        inputs=facts.inputs,
+        outputs=facts.outputs,
+        figures=variant.figures,
+    )
 
 
-def _cas_config(manifest: Manifest) -> str:
+def configuration_of(manifest: Manifest, network: Network) -> str:
+    """The config.pbtxt of one of the bundle's networks."""
     description = manifest.description
+    values: dict[str, object]
+    if network.model == manifest.cas.model:
+        template, profile = "cas", Profile.of_features(description.feature_dim)
+        values = {
+            "feature_dim": description.feature_dim,
+            "channels": description.cas_channels,
+            "magnitude": _MAGNITUDE if description.cas.magnitude else "",
+        }
+    else:
+        plan = description.clip_plan
+        stream = next(name for name, net in manifest.backbones.items() if net == network)
+        dims = {backbone.stream: backbone.feature_dim for backbone in description.backbones}
+        template, profile = "backbone", Profile.of_clips(plan.frames_per_clip, plan.crop_pixels, 3)
+        values = {"feature_dim": dims[stream]}
+    runtime = Runtime(network.precision, network.backend)
     return _fill(
-        "cas",
-        name=manifest.cas.model,
-        feature_dim=description.feature_dim,
-        channels=description.cas_channels,
-        magnitude=_MAGNITUDE if description.cas.magnitude else "",
+        template,
+        name=network.model,
+        backend=network.backend,
+        kind=instance_kind(manifest.target),
+        options=runtime_options(manifest.target, runtime, network.model, profile),
+        **values,
+    )
+
+
+def public_configuration(manifest: Manifest, model: str) -> str:
+    """The config.pbtxt of the bundle's public model, or of its streaming twin."""
+    decoupled = model.endswith(STREAM_SUFFIX)
+    return _fill(
+        "bundle",
+        name=model,
+        feature_dim=manifest.description.feature_dim,
+        channels=manifest.description.cas_channels,
+        progress=_PROGRESS if decoupled else "",
+        decoupled=str(decoupled).lower(),
     )
 
 
 def _write_network(repository: Path, network: Network, config: str, model_file: bytes) -> None:
-    folder = repository / network.model
-    present = folder / "1" / "model.onnx"
-    configured = folder / "config.pbtxt"
+    present = network_path(repository, network.model)
+    configured = repository / network.model / "config.pbtxt"
     if (
         present.is_file()
         and configured.is_file()
@@ -126,26 +260,31 @@ def _write_network(repository: Path, network: Network, config: str, model_file: 
         and sha256_of(present.read_bytes()) == network.sha256
     ):
         return
-    with _appearing_whole(folder) as draft:
+    with _draft_beside(repository / network.model) as draft:
+        (draft / "1").mkdir()
         (draft / "config.pbtxt").write_text(config)
-        (draft / "1" / "model.onnx").write_bytes(model_file)
+        (draft / "1" / NETWORK_FILE).write_bytes(model_file)
+        _rename_over(draft, repository / network.model)
 
 
-def _write_bundle(repository: Path, manifest: Manifest, *, decoupled: bool) -> None:
-    description = manifest.description
-    name = description.name + (STREAM_SUFFIX if decoupled else "")
-    with _appearing_whole(repository / name) as draft:
-        config = _fill(
-            "bundle",
-            name=name,
-            feature_dim=description.feature_dim,
-            channels=description.cas_channels,
-            progress=_PROGRESS if decoupled else "",
-            decoupled=str(decoupled).lower(),
-        )
-        (draft / "config.pbtxt").write_text(config)
-        shutil.copyfile(TEMPLATES / "bundle" / "1" / "model.py", draft / "1" / "model.py")
-        manifest.save(draft / "1" / MANIFEST_NAME)
+def _write_version(repository: Path, manifest: Manifest, model: str, version: int) -> None:
+    folder = repository / model
+    with _draft_beside(folder) as draft:
+        (draft / "config.pbtxt").write_text(public_configuration(manifest, model))
+        content = draft / str(version)
+        content.mkdir()
+        shutil.copyfile(TEMPLATES / "bundle" / "1" / "model.py", content / "model.py")
+        (content / CARD_NAME).write_text(model_card(manifest), encoding="utf-8")
+        manifest.save(content / MANIFEST_NAME)
+        if not folder.exists():
+            draft.rename(folder)
+            return
+        # Triton serves the highest version, which is there only once it is whole.
+        (draft / "config.pbtxt").replace(folder / "config.pbtxt")
+        if (folder / str(version)).exists():
+            _rename_over(content, folder / str(version))
+        else:
+            content.rename(folder / str(version))
 
 
 def _fill(template: str, **values: object) -> str:
@@ -154,23 +293,23 @@ def _fill(template: str, **values: object) -> str:
 
 
 @contextmanager
-def _appearing_whole(folder: Path) -> Iterator[Path]:
-    """A hidden folder with a ``1/`` in it that becomes `folder` when the block ends."""
+def _draft_beside(folder: Path) -> Iterator[Path]:
+    """A hidden, empty folder beside `folder`; what is left of it is gone when the block ends."""
     scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
         draft = scratch / "new"
-        (draft / "1").mkdir(parents=True)
+        draft.mkdir()
         yield draft
-        _rename_over(draft, folder, aside=scratch / "old")
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _rename_over(draft: Path, folder: Path, *, aside: Path) -> None:
+def _rename_over(draft: Path, folder: Path) -> None:
     if not folder.exists():
         draft.rename(folder)
         return
     # A folder that is not empty cannot be renamed over.
+    aside = draft.parent / "old"
     folder.rename(aside)
     try:
         draft.rename(folder)

@@ -8,10 +8,12 @@ import onnx
 import pytest
 import torch
 
+from backtal.networks import open_network
 from backtal.runtime import PROVIDERS, session_options
 from backtal_export.backbones.i3d import I3D
 from backtal_export.backbones.i3d_layers import HEAD
 from backtal_export.backbones.i3d_onnx import i3d_rgb_onnx
+from backtal_export.gates import cosines
 from backtal_export.kinetics400 import kinetics400_cas_onnx, kinetics400_classes
 from backtal_export.onnx_file import sha256_of
 from tests.i3d_weights import real_weights, seeded_weights
@@ -45,6 +47,20 @@ def test_the_port_answers_as_jax_head_included(cricket) -> None:
         logits = network.kinetics_logits(torch.from_numpy(cricket[None])).numpy()
     np.testing.assert_allclose(logits, wanted.reshape(1, 400), atol=1e-4, rtol=0)
     assert kinetics400_classes()[logits.argmax()] == "playing cricket"
+
+
+@pytest.mark.parametrize(("precision", "lowest"), [("float32", 1 - 1e-9), ("bfloat16", 0.9999)])
+def test_openvino_answers_within_the_gate_on_real_clips(
+    cricket, tmp_path, precision, lowest
+) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(i3d_rgb_onnx(real_weights()))
+    clips = np.stack([cricket[:16], cricket[16:32]])
+    wanted, found = (
+        open_network(path, *runtime).run(["features"], {"clips": clips})[0]
+        for runtime in [("onnxruntime", "float32"), ("openvino", precision)]
+    )
+    assert cosines(wanted, found).min() >= lowest
 
 
 def test_the_exported_pair_answers_as_the_port_on_a_clip(cricket) -> None:

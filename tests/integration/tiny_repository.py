@@ -16,8 +16,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 from backtal.localization.settings import LocalizationSettings
 from backtal.manifest import Backbone, BundleDescription, CasKind, ClipPlan, Grid, Manifest
-from backtal_export.model_folders import Exported, write_exported
+from backtal_export.model_folders import Exported, Variant, write_exported
 from backtal_export.onnx_file import sha256_of, to_bytes
+from backtal_export.runtimes import REFERENCE, Runtime
 
 BUNDLE = "tiny"
 CLASSES = ("jump", "run", "throw a ball")
@@ -25,12 +26,19 @@ FEATURE_DIM = 8
 HALO_POSITIONS = 4
 
 
-def write_tiny_repository(folder: Path) -> Manifest:
+def write_tiny_repository(folder: Path, runtime: Runtime = REFERENCE) -> Manifest:
     """Write the repository and give the bundle's manifest."""
     random = np.random.default_rng(7)
     backbone, cas = to_bytes(_backbone(random)), to_bytes(_cas_network(random))
     description = _description(sha256_of(backbone))
-    exported = Exported(description, backbones={"rgb": backbone}, cas=cas, training={})
+    exported = Exported(
+        description,
+        backbones={"rgb": backbone},
+        cas=cas,
+        training={},
+        backbone_variants={"rgb": Variant(backbone, runtime)},
+        cas_variant=Variant(cas, runtime),
+    )
     return write_exported(folder, exported)
 
 

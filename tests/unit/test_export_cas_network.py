@@ -8,8 +8,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from backtal_export.affinity_forms import FORMS, affinity_parts
 from backtal_export.backbones.i3d_layers import HEAD
-from backtal_export.cas_network import CasNetwork, _parts, cas_onnx
+from backtal_export.cas_network import CasNetwork, cas_onnx
 from backtal_export.kinetics400 import kinetics400_cas_onnx
 from backtal_export.onnx_file import sha256_of
 from backtal_training.network import BackTALNetwork, NetworkSettings
@@ -40,11 +41,16 @@ def session(model_file: bytes) -> onnxruntime.InferenceSession:
 
 
 # 10, 7 and 2 leave a channel of the released layout on a border between two affinities.
-@pytest.mark.parametrize("sizes", [(10, 7), (12, 2), (64, 32)])
 @pytest.mark.parametrize("layout", ["paper", "released"])
-def test_the_model_file_answers_as_torch_at_lengths_it_was_not_traced_with(layout, sizes) -> None:
+@pytest.mark.parametrize(
+    ("form", "sizes"),
+    [*((form, (10, 7)) for form in FORMS), ("unfold", (12, 2)), ("unfold", (64, 32))],
+)
+def test_the_model_file_answers_as_torch_at_lengths_it_was_not_traced_with(
+    form, layout, sizes
+) -> None:
     network = make_network(layout, feature_dim=sizes[0], hidden_dim=sizes[1])
-    exported = session(cas_onnx(network))
+    exported = session(cas_onnx(network, form))
     generator = torch.Generator().manual_seed(1)
     for batch in BATCHES:
         for length in LENGTHS:
@@ -70,7 +76,7 @@ def test_the_layouts_answer_differently() -> None:
 @given(st.integers(1, 40))
 def test_released_parts_are_the_published_tile(channels) -> None:
     weighted_by = np.full((channels, 3), -1)
-    for tap, start, stop, neighbour in _parts(channels, released=True):
+    for tap, start, stop, neighbour in affinity_parts(channels, released=True):
         assert (weighted_by[start:stop, tap] == -1).all()
         weighted_by[start:stop, tap] = neighbour
     np.testing.assert_array_equal(weighted_by.ravel(), np.arange(3 * channels) // channels)
@@ -79,7 +85,7 @@ def test_released_parts_are_the_published_tile(channels) -> None:
 def test_parts_of_a_tap_are_in_the_order_of_channels() -> None:
     for channels in (1, 2, 7, 1024):
         for released in (False, True):
-            parts = _parts(channels, released=released)
+            parts = affinity_parts(channels, released=released)
             assert parts == sorted(parts)
             assert sum(stop - start for _, start, stop, _ in parts) == 3 * channels
 

@@ -1,130 +1,22 @@
-"""A Triton backend named `onnxruntime`, written in Python for a Triton that has no native one.
+"""A Triton backend named `onnxruntime`: see `backtal_serving.network_model`.
 
-It loads an unmodified `backend: "onnxruntime"` configuration: ``model.onnx`` of the version's
-folder or `default_model_filename`, the parameters `intra_op_thread_count` and
-`inter_op_thread_count`, dynamic batching. The session is made by `backtal.runtime`, so that
-offline work gives the same bits.
+Of the native backend's parameters it knows `intra_op_thread_count` and `inter_op_thread_count`.
 """
 
 from __future__ import annotations
 
-import json
-import traceback
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import triton_python_backend_utils as pb_utils
-from numpy.typing import NDArray
-
-from backtal.errors import BacktalError, Internal, InvalidArgument, to_wire
-from backtal_serving.numpy_version import check_numpy
-
-Inputs = dict[str, NDArray[Any]]
+from backtal.networks import OnnxRuntimeNetwork, OpenNetwork, session_options
+from backtal_serving.network_model import NetworkModel, number
 
 
-class TritonPythonModel:
-    """One instance of one ONNX network."""
+class TritonPythonModel(NetworkModel):
+    """One instance of one network, by ONNX Runtime."""
 
-    def initialize(self, args: dict[str, str]) -> None:
-        """Load the network on the CPU."""
-        check_numpy()
-        import onnxruntime
-
-        from backtal.runtime import session_options
-
-        config = json.loads(args["model_config"])
-        # For a Python-based backend, `model_repository` is the backend's folder in some releases.
-        folder = Path(args["model_repository"]) / args["model_version"]
-        path = folder / (config.get("default_model_filename") or "model.onnx")
-        threads = _parameter(config, "intra_op_thread_count")
-        options = session_options(threads or None)
-        inter_op_threads = _parameter(config, "inter_op_thread_count")
-        if inter_op_threads:
-            options.inter_op_num_threads = inter_op_threads
-        self._session = onnxruntime.InferenceSession(
-            str(path), options, providers=["CPUExecutionProvider"]
-        )
-        self._input_names = [entry.name for entry in self._session.get_inputs()]
-        self._output_names = [entry.name for entry in self._session.get_outputs()]
-        self._batches = int(config.get("max_batch_size", 0)) > 0
-
-    def execute(self, requests: list[Any]) -> list[Any]:
-        """One response for each request; with batching, one run for all that fit together."""
-        inputs = [
-            {name: pb_utils.get_input_tensor_by_name(request, name) for name in self._input_names}
-            for request in requests
-        ]
-        arrays = [
-            {name: tensor.as_numpy() for name, tensor in tensors.items() if tensor is not None}
-            for tensors in inputs
-        ]
-        if self._batches and len(requests) > 1 and _same_items(arrays):
-            return self._respond_together(requests, arrays)
-        return [self._respond(*pair) for pair in zip(requests, arrays, strict=True)]
-
-    def finalize(self) -> None:
-        """Let the session go before the interpreter does."""
-        del self._session
-
-    def _respond(self, request: Any, arrays: Inputs) -> Any:
-        names = self._wanted(request)
-        try:
-            outputs = self._run(names, arrays)
-        except BacktalError as error:
-            return _error_response(error)
-        return _response(names, outputs)
-
-    def _respond_together(self, requests: list[Any], arrays: list[Inputs]) -> list[Any]:
-        names = self._output_names
-        joined = {name: np.concatenate([one[name] for one in arrays]) for name in arrays[0]}
-        try:
-            outputs = self._run(names, joined)
-        except BacktalError as error:
-            return [_error_response(error) for _ in requests]
-        edges = np.cumsum([len(next(iter(one.values()))) for one in arrays])[:-1]
-        parts = [np.split(output, edges) for output in outputs]
-        return [_response(names, [part[index] for part in parts]) for index in range(len(requests))]
-
-    def _wanted(self, request: Any) -> list[str]:
-        requested = set(request.requested_output_names())
-        return [name for name in self._output_names if name in requested]
-
-    def _run(self, names: list[str], arrays: Inputs) -> list[NDArray[Any]]:
-        from onnxruntime.capi import onnxruntime_pybind11_state as state
-
-        try:
-            return list(self._session.run(names, arrays))
-        except (state.InvalidArgument, ValueError) as error:
-            # Names the input, its shape or type, and what the network takes.
-            raise InvalidArgument(str(error)) from None
-        except Exception:
-            pb_utils.Logger.log_error(traceback.format_exc())
-            raise Internal("the network failed; the server's log says why") from None
-
-
-def _parameter(config: dict[str, Any], name: str) -> int:
-    return int(config.get("parameters", {}).get(name, {}).get("string_value", 0))
-
-
-def _same_items(arrays: list[Inputs]) -> bool:
-    shapes = [{name: array.shape[1:] for name, array in one.items()} for one in arrays]
-    return all(shape == shapes[0] for shape in shapes)
-
-
-def _response(names: list[str], outputs: list[NDArray[Any]]) -> Any:
-    # Triton copies the memory as it lies, whatever the strides say.
-    tensors = [
-        pb_utils.Tensor(name, np.ascontiguousarray(output))
-        for name, output in zip(names, outputs, strict=True)
-    ]
-    return pb_utils.InferenceResponse(output_tensors=tensors)
-
-
-def _error_response(error: BacktalError) -> Any:
-    code = (
-        pb_utils.TritonError.INVALID_ARG
-        if isinstance(error, InvalidArgument)
-        else pb_utils.TritonError.INTERNAL
-    )
-    return pb_utils.InferenceResponse(error=pb_utils.TritonError(to_wire(error), code))
+    def open(self, path: Path, config: dict[str, Any]) -> OpenNetwork:
+        """See `NetworkModel.open`."""
+        options = session_options(number(config, "intra_op_thread_count") or None)
+        options.inter_op_num_threads = number(config, "inter_op_thread_count") or 1
+        return OnnxRuntimeNetwork(path, options)

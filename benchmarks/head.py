@@ -1,0 +1,156 @@
+"""The CAS network at 750 positions, by form, runtime and precision.
+
+    python benchmarks/head.py [--quick] [--json FILE] [--positions 750] [--feature-dim 2048]
+
+THUMOS14's size: D 2048, width 2048, 20 classes and background. Compared are
+
+- the literal form in eager PyTorch: torch's Unfold, an affinity tiled over channels, both branches;
+- three ways of writing the affinity convolution, of the suppressed branch alone: *unfold, weight*
+  (weigh the unfolded input, one product), *weight after* (three products, each scaled by its
+  affinity, added), *grouped* (one grouped convolution whose groups are the three blocks of rows
+  that share an affinity, then scaled and added);
+- each by ONNX Runtime and OpenVINO, and the default: what `backtal export` writes here.
+
+Share of the matrix rate: 2 x the multiply-adds of the layers that the suppressed branch must
+compute, a second, over the best float32 square product with the same threads in the same run.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from machine import matrix_rate, options, shortest, show, write
+from torch import Tensor, nn
+from torch.nn import functional
+
+from backtal.networks import num_cores, open_network
+from backtal.precision import processor_has_bfloat16
+from backtal_export.cas_network import FORMS, Form, cas_onnx
+from backtal_export.runtimes import Runtime, choose_runtime
+from backtal_training.affinity import affinity
+from backtal_training.network import LEAKY_SLOPE, BackTALNetwork, NetworkSettings
+
+CLASSES = 20
+LITERAL = "PyTorch eager, literal, both branches"
+
+
+def operations(settings: NetworkSettings, positions: int) -> float:
+    """2 x the multiply-adds of the suppressed branch's layers."""
+    dim, hidden = settings.feature_dim, settings.hidden_dim
+    per_position = (
+        dim * settings.filter_hidden_dim
+        + settings.filter_hidden_dim
+        + 3 * dim * settings.embedding_hidden_dim
+        + 3 * settings.embedding_hidden_dim * settings.embedding_dim
+        + 3 * dim * hidden
+        + 3 * hidden * hidden
+        + hidden * (settings.num_classes + 1)
+    )
+    return 2.0 * per_position * positions
+
+
+def literal(network: BackTALNetwork, features: Tensor) -> Tensor:
+    """Both branches as the paper's code has them; the suppressed branch's CAS [B, C + 1, T]."""
+    affinities = affinity(network.embedding_module(features, None))
+    filtered = network.filter_module(features) * features
+    branches = []
+    for value in (features, filtered):
+        for layer in (network.base_module.conv_1, network.base_module.conv_2):
+            value = functional.leaky_relu(_unfold_form(layer, value, affinities), LEAKY_SLOPE)
+        branches.append(network.classifier_module(value))
+    return branches[1]
+
+
+def _unfold_form(layer: nn.Module, value: Tensor, affinities: Tensor) -> Tensor:
+    """Unfold, a tiled affinity of the unfolded input's size, a product; the paper's layout."""
+    batch, channels, length = value.shape
+    unfolded = functional.unfold(value[:, :, None], (1, 3), padding=(0, 1))
+    tiled = affinities.repeat(1, channels, 1)
+    return (layer.weight.flatten(1) @ (unfolded * tiled)).view(batch, -1, length)
+
+
+def main() -> int:
+    parser = options(__doc__)
+    parser.add_argument("--positions", type=int, default=750)
+    parser.add_argument("--feature-dim", type=int, default=2048)
+    arguments = parser.parse_args()
+    torch.set_num_threads(num_cores())
+    torch.manual_seed(0)
+    settings = NetworkSettings(feature_dim=arguments.feature_dim, num_classes=CLASSES)
+    network = BackTALNetwork(settings).eval()
+    features = torch.rand(1, arguments.feature_dim, arguments.positions)
+    rate = matrix_rate()
+    with tempfile.TemporaryDirectory() as folder, torch.inference_mode():
+        work = _variants(network, features, Path(folder))
+        answers = {name: np.asarray(call()) for name, call in work.items()}
+        seconds = shortest(work, 2 if arguments.quick else 10)
+    rate = max(rate, matrix_rate())
+    wanted = answers[LITERAL]
+    scale = float(np.abs(wanted).max())
+    flops = operations(settings, arguments.positions)
+    share = {name: flops / taken / rate for name, taken in seconds.items()}
+    rows = [
+        (
+            name,
+            f"{taken:.3f}",
+            f"{seconds[LITERAL] / taken:.2f}",
+            f"{share[name]:.2f}",
+            f"{float(np.abs(answers[name] - wanted).max()) / scale:.1e}",
+        )
+        for name, taken in seconds.items()
+    ]
+    title = (
+        f"CAS network, {arguments.positions} positions, {flops / 1e9:.1f} GFLOP, "
+        f"{num_cores()} threads, matrix rate {rate / 1e9:.0f} GFLOP/s"
+    )
+    show(title, ("", "s", "x literal", "share of rate", "largest error"), rows)
+    default = _name(choose_runtime("embedded", None))
+    exact = max((name for name in seconds if name.endswith("float32, exported")), key=share.get)
+    write(
+        arguments.json,
+        {
+            "default": default,
+            "default_over_literal": seconds[LITERAL] / seconds[default],
+            "float32_share_of_matrix_rate": share[exact],
+            "float32_form": exact,
+            "float32_over_literal": seconds[LITERAL] / seconds[exact],
+            "cas_error": float(np.abs(answers[default] - wanted).max()) / scale,
+            "matrix_rate_gflops": rate / 1e9,
+        },
+    )
+    return 0
+
+
+def _variants(network: BackTALNetwork, features: Tensor, folder: Path) -> dict[str, Callable]:
+    work: dict[str, Callable] = {
+        LITERAL: lambda: literal(network, features),
+        "PyTorch eager, three products": lambda: network.infer(features)[0],
+    }
+    runtimes = [Runtime("float32", "onnxruntime"), Runtime("float32", "openvino")]
+    if processor_has_bfloat16():
+        runtimes.append(Runtime("bfloat16", "openvino"))
+    for form in FORMS:
+        path = folder / f"{form}.onnx"
+        path.write_bytes(cas_onnx(network, form=form))
+        for runtime in runtimes:
+            work[_name(runtime, form)] = _run(path, runtime, features.numpy())
+    return work
+
+
+def _run(path: Path, runtime: Runtime, features: np.ndarray) -> Callable:
+    network = open_network(path, runtime.backend, runtime.precision)
+    return lambda: network.run(["cas"], {"features": features})[0]
+
+
+def _name(runtime: Runtime, form: Form = FORMS[0]) -> str:
+    library = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}[runtime.backend]
+    return f"{library}, {runtime.precision}, {'exported' if form == FORMS[0] else form}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
