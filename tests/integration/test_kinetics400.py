@@ -17,8 +17,9 @@ from backtal.manifest import BundleDescription, Manifest
 from backtal.segments import Segment
 from backtal_export.backbones.i3d_onnx import i3d_rgb_onnx
 from backtal_export.kinetics400 import kinetics400_cas_onnx, kinetics400_description
-from backtal_export.model_folders import Exported, write_exported
+from backtal_export.model_folders import Exported, Variant, write_exported
 from backtal_export.onnx_file import sha256_of
+from backtal_export.runtimes import choose_runtime
 from tests.i3d_weights import real_weights
 from tests.requirements import shared_folder
 
@@ -106,7 +107,12 @@ def served(triton: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
     dense = kinetics400_description(sha256_of(backbone))
     for description in (dense, sparse(dense)):
         exported = Exported(
-            description, backbones={"rgb": backbone}, cas=kinetics400_cas_onnx(weights), training={}
+            description,
+            backbones={"rgb": backbone},
+            cas=kinetics400_cas_onnx(weights),
+            training={},
+            # In the precision that an export has by default; its gate has tests of its own.
+            backbone_variants={"rgb": Variant(backbone, choose_runtime("embedded", None))},
         )
         manifests[description.name] = write_exported(repository, exported)
     with EmbeddedServer(repository, [clips]) as server, Client(server.grpc_address) as client:
