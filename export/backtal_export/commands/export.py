@@ -21,14 +21,28 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="the model repository; it is made where there is none, and other bundles stay",
     )
+    parser.add_argument(
+        "--weights",
+        action="append",
+        default=[],
+        metavar="BACKBONE=PATH",
+        help="a file of weights for a backbone, say i3d-flow=flow_imagenet.pt; by default its own",
+    )
     parser.add_argument("--name", help="the bundle's name; by default its own")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Export, saying what is done."""
+    from backtal.backbones import parse_weights
     from backtal_export.repository import write_bundle
 
-    write_bundle(arguments.repository, arguments.source, name=arguments.name, say=_say)
+    write_bundle(
+        arguments.repository,
+        arguments.source,
+        name=arguments.name,
+        say=_say,
+        weights=parse_weights(arguments.weights),
+    )
     return 0
 
 
