@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from backtal.clips import ClipAssembler, clip_times
 from backtal.errors import Internal, InvalidArgument
 from backtal.features import FeatureProvenance, FeatureSequence, FloatArray
-from backtal.manifest import ClipPlan, FeatureManifest, Manifest
+from backtal.flow import joined, pieces
+from backtal.manifest import ClipPlan, FeatureManifest, Manifest, StreamName
 from backtal.prefetch import Prefetch
 from backtal.run_control import Progress, RunControl
-from backtal.stages import Stages
+from backtal.stages import Clips, Stages
 from backtal.video import RESIZER, DecoderName, Video, VideoLimits, open_video
 
 CLIPS_PER_BATCH = 4
@@ -72,7 +73,8 @@ class FeatureExtractor:
         """The features of a whole video, decoded one batch of clips ahead of the backbone.
 
         Raises NotFound, InvalidVideo, LimitExceeded; Cancelled within one batch of clips;
-        InvalidArgument where the bundle needs more than RGB.
+        InvalidArgument where the bundle takes flow and does not say how it is computed;
+        MissingDependency where that needs what is not installed.
         """
         self._check_streams()
         control = control or RunControl()
@@ -101,8 +103,9 @@ class FeatureExtractor:
         with Prefetch(clip_batches(video, plan, allow_partial), name="decode") as batches:
             for clips in batches:
                 control.check_cancelled()
+                by_stream = self._by_stream(clips, control)
                 with control.measure("features"):
-                    parts.append(self._features(clips))
+                    parts.append(self._features(by_stream))
                 num_clips += len(clips)
                 done_seconds = num_clips * plan.stride_seconds
                 total_seconds = declared_seconds or done_seconds
@@ -111,9 +114,38 @@ class FeatureExtractor:
         control.check_cancelled()
         return np.ascontiguousarray(np.concatenate(parts).T)
 
-    def _features(self, clips: NDArray[np.uint8]) -> FloatArray:
+    def _by_stream(
+        self, samples: NDArray[np.uint8], control: RunControl
+    ) -> Mapping[StreamName, Clips]:
+        """The clips of each stream, from samples [n, frames_taken, H, W, 3]."""
+        clips: dict[StreamName, Clips] = {}
+        for backbone in self._description.backbones:
+            if backbone.stream == "rgb":
+                clips["rgb"] = samples[:, : self._description.clip_plan.frames_per_clip]
+            else:
+                with control.measure("flow"):
+                    clips["flow"] = self._flow(samples, control)
+        return clips
+
+    def _flow(self, samples: NDArray[np.uint8], control: RunControl) -> FloatArray:
+        """Flow [n, frames_per_clip, H, W, 2]; between two frames it is computed once a batch."""
+        plan = self._description.clip_plan
+        length, step = plan.frames_per_clip, plan.stride_frames
+        row = joined(samples, plan)
+        parts = samples if row is None else pieces(row, length)
+        fields = []
+        for part in parts:
+            control.check_cancelled()
+            fields.append(self._stages.flow_fields(part))
+        if row is None:
+            return np.stack(fields)
+        flow = np.concatenate(fields)
+        return np.stack([flow[i * step : i * step + length] for i in range(len(samples))])
+
+    def _features(self, by_stream: Mapping[StreamName, Clips]) -> FloatArray:
         parts = []
         for backbone in self._description.backbones:
+            clips = by_stream[backbone.stream]
             part = self._stages.features(backbone.stream, clips)
             if part.shape != (len(clips), backbone.feature_dim):
                 raise Internal(
@@ -135,7 +167,7 @@ class FeatureExtractor:
 
 
 def clip_batches(video: Video, plan: ClipPlan, allow_partial: bool) -> Iterator[NDArray[np.uint8]]:
-    """A video's clips, CLIPS_PER_BATCH at a time from its start: uint8 [n, F, H, W, 3]."""
+    """A video's clips, CLIPS_PER_BATCH at a time: uint8 [n, plan.frames_taken, H, W, 3]."""
     batch: list[NDArray[np.uint8]] = []
     for clip in _clips(video, plan, allow_partial):
         batch.append(clip)

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from backtal.errors import Internal, InvalidArgument, InvalidFile, MissingDependency, NotFound
 from backtal.features import FloatArray
+from backtal.flow import plan_flow_fields
 from backtal.manifest import MANIFEST_NAME, FeatureManifest, Manifest, Network
-from backtal.stages import CasOutput
+from backtal.stages import CasOutput, Clips
 
 PROVIDERS = ("CPUExecutionProvider",)
 
@@ -71,8 +72,12 @@ class OnnxStages:
         self._options = session_options(threads)
         self._sessions: dict[str, Any] = {}
 
-    def features(self, stream: str, clips: NDArray[np.uint8]) -> FloatArray:
-        """Clips [n, 16, 224, 224, 3] to features [n, D] by the stream's backbone."""
+    def flow_fields(self, frames: NDArray[np.uint8]) -> FloatArray:
+        """Frames [m + 1, 224, 224, 3] in their order to the flow between them, by OpenCV."""
+        return plan_flow_fields(frames, self._manifest.description.clip_plan)
+
+    def features(self, stream: str, clips: Clips) -> FloatArray:
+        """Clips to features [n, D] by the stream's backbone."""
         network = next(
             (net for name, net in self._manifest.backbones.items() if name == stream), None
         )
