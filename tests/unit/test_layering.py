@@ -72,6 +72,7 @@ def test_serving_and_the_pipeline_load_no_torch(module: str) -> None:
         "backtal_training.commands.corpus",
         "backtal_training.commands.train",
         "backtal_export.commands.export",
+        "backtal_export.commands.engine",
     ],
 )
 def test_a_command_is_cheap_to_import(command: str) -> None:
