@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from onnx import TensorProto
 
-from backtal.manifest import FLOW_CHANNELS, ClipPlan, StreamName
+from backtal.manifest import FLOW_CHANNELS, StreamName
 from backtal_export.backbones.i3d_layers import (
     FEATURE_DIM,
     FLOW_BOUND_PIXELS,
@@ -29,6 +29,9 @@ from backtal_export.backbones.i3d_layers import (
     same_padding,
 )
 from backtal_export.graph_writer import RGB_CHANNELS, GraphWriter
+
+FRAMES_PER_CLIP = 16
+CROP_PIXELS = 224
 
 
 def i3d_rgb_onnx(weights: Weights) -> bytes:
@@ -67,13 +70,12 @@ class _Graph(GraphWriter):
         self._weights = weights
 
     def network(self, name: str, value: str, channels: int, *, stream: StreamName) -> bytes:
-        plan = ClipPlan()
-        sizes = (plan.frames_per_clip, plan.crop_pixels, plan.crop_pixels)
+        sizes = (FRAMES_PER_CLIP, CROP_PIXELS, CROP_PIXELS)
         for layer in i3d_layers(channels):
             value, sizes = self.layer(layer, value, sizes)
         value = self.node("GlobalAveragePool", [value])
         self.node("Flatten", [value], output="features", axis=1)
-        return self.backbone_file(name, stream=stream, feature_dim=FEATURE_DIM, plan=plan)
+        return self.backbone_file(name, stream=stream, feature_dim=FEATURE_DIM)
 
     def layer(self, layer: Layer, value: str, sizes: Triple) -> tuple[str, Triple]:
         if isinstance(layer, Conv):

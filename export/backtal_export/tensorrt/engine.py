@@ -89,7 +89,9 @@ def build_engine(
     trt = check_machine()
     settings = settings or BuildSettings()
     builder = trt.Builder(trt.Logger(trt.Logger.WARNING))
-    network = builder.create_network(_strongly_typed(trt))
+    # TensorRT 11 has no other networks, and passes over the flag.
+    typed = 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
+    network = builder.create_network(typed)
     parser = trt.OnnxParser(network, trt.Logger(trt.Logger.WARNING))
     if not parser.parse(ready):
         words = "; ".join(str(parser.get_error(i)) for i in range(parser.num_errors))
@@ -172,12 +174,6 @@ def lowest_cosine(found: Mapping[str, NDArray[Any]], wanted: Mapping[str, NDArra
         cosines = np.where(same, 1.0, products / np.where(lengths > 0, lengths, 1.0))
         lowest = min(lowest, float(cosines.min()))
     return lowest
-
-
-def _strongly_typed(trt: Any) -> int:
-    """The flag of TensorRT 10; 11 has no other networks, and may have no flag."""
-    flag = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
-    return 0 if flag is None else 1 << int(flag)
 
 
 def _timing_cache(config: Any, path: Path | None) -> Any:
