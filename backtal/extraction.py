@@ -22,6 +22,7 @@ from backtal.video import RESIZER, DecoderName, Video, VideoLimits, open_video
 
 CLIPS_PER_BATCH = 4
 WINDOW_FRAMES = 64
+FIELDS_PER_CALL = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,15 +133,18 @@ class FeatureExtractor:
         plan = self._description.clip_plan
         length, step = plan.frames_per_clip, plan.stride_frames
         row = joined(samples, plan)
-        parts = samples if row is None else pieces(row, length)
+        if row is None:
+            return np.stack([self._fields(sample, control) for sample in samples])
+        flow = self._fields(row, control)
+        return np.stack([flow[i * step : i * step + length] for i in range(len(samples))])
+
+    def _fields(self, frames: NDArray[np.uint8], control: RunControl) -> FloatArray:
+        """The flow between frames in a row, a few at a time: TV-L1 takes its time."""
         fields = []
-        for part in parts:
+        for part in pieces(frames, FIELDS_PER_CALL):
             control.check_cancelled()
             fields.append(self._stages.flow_fields(part))
-        if row is None:
-            return np.stack(fields)
-        flow = np.concatenate(fields)
-        return np.stack([flow[i * step : i * step + length] for i in range(len(samples))])
+        return np.concatenate(fields)
 
     def _features(self, by_stream: Mapping[StreamName, Clips]) -> FloatArray:
         parts = []

@@ -174,7 +174,7 @@ def test_profiles_are_what_the_pipeline_sends() -> None:
     assert rgb.smallest == (1, 16, 224, 224, 3)
     assert rgb.usual == rgb.largest == (CLIPS_PER_BATCH, 16, 224, 224, 3)
     assert clips_profile(ClipPlan(flow="dis"), "flow").largest[-1] == 2
-    assert frames_profile(ClipPlan(flow="tvl1")).largest == (17, 224, 224, 3)
+    assert frames_profile(ClipPlan(flow="tvl1")).largest == (5, 224, 224, 3)
     features = features_profile(describe(window_positions=750))
     assert features.smallest == (1, 4, 1)
     assert features.largest == features.usual == (1, 4, 520)

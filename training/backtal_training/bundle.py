@@ -27,11 +27,20 @@ def describe(
             f"the features have streams {streams}, but the hashes of "
             f"{len(provenance.backbone_sha256)} backbones"
         )
+    backbones = provenance.backbones or _i3d(sequence)
+    said = [(part.stream, part.sha256) for part in backbones]
+    dim = sum(part.feature_dim for part in backbones)
+    found = list(zip(streams, provenance.backbone_sha256, strict=True))
+    if said != found or dim != sequence.feature_dim:
+        raise InvalidFile(
+            f"the features are {sequence.feature_dim} of {found}, but say that they are {dim} of "
+            f"{said}"
+        )
     return BundleDescription(
         name=recipe.name,
         classes=tuple(classes),
         clip_plan=provenance.clip_plan,
-        backbones=provenance.backbones or _i3d(sequence),
+        backbones=backbones,
         grid=recipe.grid,
         cas=CasKind(kind="logits", background=True, magnitude=True),
         localization=recipe.served_localization,

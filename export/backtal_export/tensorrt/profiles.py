@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from backtal.extraction import CLIPS_PER_BATCH
+from backtal.extraction import CLIPS_PER_BATCH, FIELDS_PER_CALL
 from backtal.manifest import FLOW_CHANNELS, BundleDescription, ClipPlan, StreamName
 from backtal.pipeline import CAS_CHUNK_POSITIONS
 from backtal_export.graph_writer import RGB_CHANNELS
@@ -45,10 +45,10 @@ def clips_profile(plan: ClipPlan, stream: StreamName) -> ShapeProfile:
 
 
 def frames_profile(plan: ClipPlan) -> ShapeProfile:
-    """The flow network's `frames`: from two, one field, to those of a clip."""
+    """The flow network's `frames`: from two, one field, to those of a whole call."""
     frame = (plan.crop_pixels, plan.crop_pixels, RGB_CHANNELS)
-    clip = (plan.frames_per_clip + 1, *frame)
-    return ShapeProfile("frames", (2, *frame), clip, clip)
+    whole = (FIELDS_PER_CALL + 1, *frame)
+    return ShapeProfile("frames", (2, *frame), whole, whole)
 
 
 def features_profile(description: BundleDescription) -> ShapeProfile:
