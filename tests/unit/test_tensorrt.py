@@ -33,6 +33,7 @@ from backtal_export.flow.tvl1_onnx import tvl1_onnx
 from backtal_export.graph_writer import GraphWriter
 from backtal_export.kinetics400 import kinetics400_cas_onnx
 from backtal_export.tensorrt import engine
+from backtal_export.tensorrt.bundle import in_precision, networks_to_build
 from backtal_export.tensorrt.network import for_tensorrt
 from backtal_export.tensorrt.precision import to_float16, to_int8
 from backtal_export.tensorrt.profiles import (
@@ -43,6 +44,7 @@ from backtal_export.tensorrt.profiles import (
 )
 from backtal_training.network import BackTALNetwork, NetworkSettings
 from tests.i3d_weights import seeded_weights
+from tests.made_videos import steady
 from tests.requirements import require
 from tests.unit.bundles import describe
 
@@ -238,6 +240,30 @@ def test_the_command_says_what_is_missing_before_it_reads_a_video(tmp_path, monk
     words = [str(tmp_path / BUNDLE), "--videos", "no.mp4", "--to", str(tmp_path / "engines")]
     with pytest.raises(MissingDependency, match="NVIDIA GPU: there is none"):
         command.run(parser.parse_args(words))
+
+
+def test_a_bundles_networks_come_with_their_shapes_and_clips_of_a_video(tmp_path) -> None:
+    from tests.integration.tiny_repository import write_tiny_repository
+
+    manifest = write_tiny_repository(tmp_path / "repository", flow="dis")
+    video = tmp_path / "one.mp4"
+    video.write_bytes(steady(50))
+    rgb, flow, cas = networks_to_build(tmp_path / "repository", manifest, [video])
+    assert rgb.model == manifest.backbones["rgb"].model
+    (batch,) = (batch["clips"] for batch in rgb.batches)
+    assert (batch.dtype, batch.shape) == (np.uint8, (3, 16, 224, 224, 3))
+    (batch,) = (batch["clips"] for batch in flow.batches)
+    assert (batch.dtype, batch.shape) == (np.float32, (3, 16, 224, 224, 2))
+    assert flow.profile.largest == (CLIPS_PER_BATCH, 16, 224, 224, 2)
+    for network in (rgb, flow, cas):
+        (inputs,) = network.batches
+        assert [network.profile.name] == list(inputs)
+        wanted = answers(network.model_file, **inputs)
+        for precision in ("float32", "float16", "int8"):
+            found = answers(for_tensorrt(in_precision(network, precision)), **inputs)
+            assert engine.lowest_cosine({"x": found}, {"x": wanted}) > 0.99
+    with pytest.raises(InvalidArgument, match="at least one video"):
+        networks_to_build(tmp_path / "repository", manifest, [])
 
 
 @pytest.mark.parametrize("precision", [None, to_float16])

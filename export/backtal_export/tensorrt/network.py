@@ -33,6 +33,8 @@ def for_tensorrt(model_file: bytes) -> bytes:
     for value in list(model.graph.input):
         if value.type.tensor_type.elem_type == TensorProto.UINT8:
             _cast_first(model.graph, value.name)
+            # Types that were noted of values between, which are no longer uint8.
+            del model.graph.value_info[:]
     check_known(model)
     data: bytes = model.SerializeToString(deterministic=True)
     return data
