@@ -7,6 +7,9 @@ within the video; what is beyond is the last frame again. A video shorter than t
 
 At 25 ticks a second, 16 a clip, stride 16, a video of 2 s has ticks 0 to 49: clips from ticks 0,
 16 and 32, none from tick 48, which would have two real frames.
+
+Where flow is needed a clip takes one frame more, to have the flow of its last one; which clips
+there are stays the same.
 """
 
 from __future__ import annotations
@@ -57,7 +60,7 @@ def needs_frame(plan: ClipPlan, start_seconds: float, end_seconds: float) -> boo
     """Whether a frame that is on show from start to end is on show at any tick of a clip."""
     tick, end = first_tick(plan, start_seconds), first_tick(plan, end_seconds)
     into_stride = tick % plan.stride_frames
-    if into_stride >= plan.frames_per_clip:
+    if into_stride >= plan.frames_taken:
         tick += plan.stride_frames - into_stride
     return tick < end
 
@@ -67,12 +70,12 @@ class ClipAssembler:
 
     def __init__(self, plan: ClipPlan) -> None:
         self._plan = plan
-        self._shown: deque[NDArray[np.uint8]] = deque(maxlen=plan.frames_per_clip)
+        self._shown: deque[NDArray[np.uint8]] = deque(maxlen=plan.frames_taken)
         self._next_tick = 0
         self._next_start = 0
 
     def add(self, window: Window) -> Iterator[NDArray[np.uint8]]:
-        """The clips that `window` completes, each uint8 [frames_per_clip, H, W, 3].
+        """The clips that `window` completes, each uint8 [frames_taken, H, W, 3].
 
         Windows come in order; each must be exhausted before the next is added.
         """
@@ -95,6 +98,6 @@ class ClipAssembler:
     def _show(self, frame: NDArray[np.uint8]) -> Iterator[NDArray[np.uint8]]:
         self._shown.append(frame)
         self._next_tick += 1
-        if self._next_tick == self._next_start + self._plan.frames_per_clip:
+        if self._next_tick == self._next_start + self._plan.frames_taken:
             self._next_start += self._plan.stride_frames
             yield np.stack(self._shown)

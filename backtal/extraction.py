@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,15 +13,17 @@ from numpy.typing import NDArray
 from backtal.clips import ClipAssembler, clip_times
 from backtal.errors import Internal, InvalidArgument
 from backtal.features import FeatureProvenance, FeatureSequence, FloatArray
-from backtal.manifest import ClipPlan, Manifest
+from backtal.flow import joined, pieces
+from backtal.manifest import ClipPlan, FeatureManifest, Manifest, StreamName
 from backtal.precision import computed_in
 from backtal.prefetch import Prefetch
 from backtal.run_control import Progress, RunControl
-from backtal.stages import Stages
+from backtal.stages import Clips, Stages
 from backtal.video import RESIZER, DecoderName, Video, VideoLimits, open_video
 
 CLIPS_PER_BATCH = 4
 WINDOW_FRAMES = 64
+FIELDS_PER_CALL = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +40,7 @@ class FeatureExtractor:
 
     def __init__(
         self,
-        manifest: Manifest,
+        manifest: Manifest | FeatureManifest,
         stages: Stages,
         limits: VideoLimits,
         decoder: DecoderName = "pyav",
@@ -59,6 +61,7 @@ class FeatureExtractor:
             resizer=RESIZER,
             clip_plan=description.clip_plan,
             backbone_sha256=tuple(backbone.sha256 for backbone in description.backbones),
+            backbones=description.backbones,
             precision=",".join(computed_in(network.precision) for network in networks),
         )
 
@@ -72,7 +75,8 @@ class FeatureExtractor:
         """The features of a whole video, decoded one batch of clips ahead of the backbone.
 
         Raises NotFound, InvalidVideo, LimitExceeded; Cancelled within one batch of clips;
-        InvalidArgument where the bundle needs more than RGB.
+        InvalidArgument where the bundle takes flow and does not say how it is computed;
+        MissingDependency where that needs what is not installed.
         """
         self._check_streams()
         control = control or RunControl()
@@ -101,8 +105,9 @@ class FeatureExtractor:
         with Prefetch(clip_batches(video, plan, allow_partial), name="decode") as batches:
             for clips in batches:
                 control.check_cancelled()
+                by_stream = self._by_stream(clips, control)
                 with control.measure("features"):
-                    parts.append(self._features(clips))
+                    parts.append(self._features(by_stream))
                 num_clips += len(clips)
                 done_seconds = num_clips * plan.stride_seconds
                 total_seconds = declared_seconds or done_seconds
@@ -111,9 +116,41 @@ class FeatureExtractor:
         control.check_cancelled()
         return np.ascontiguousarray(np.concatenate(parts).T)
 
-    def _features(self, clips: NDArray[np.uint8]) -> FloatArray:
+    def _by_stream(
+        self, samples: NDArray[np.uint8], control: RunControl
+    ) -> Mapping[StreamName, Clips]:
+        """The clips of each stream, from samples [n, frames_taken, H, W, 3]."""
+        clips: dict[StreamName, Clips] = {}
+        for backbone in self._description.backbones:
+            if backbone.stream == "rgb":
+                clips["rgb"] = samples[:, : self._description.clip_plan.frames_per_clip]
+            else:
+                with control.measure("flow"):
+                    clips["flow"] = self._flow(samples, control)
+        return clips
+
+    def _flow(self, samples: NDArray[np.uint8], control: RunControl) -> FloatArray:
+        """Flow [n, frames_per_clip, H, W, 2]; between two frames it is computed once a batch."""
+        plan = self._description.clip_plan
+        length, step = plan.frames_per_clip, plan.stride_frames
+        row = joined(samples, plan)
+        if row is None:
+            return np.stack([self._fields(sample, control) for sample in samples])
+        flow = self._fields(row, control)
+        return np.stack([flow[i * step : i * step + length] for i in range(len(samples))])
+
+    def _fields(self, frames: NDArray[np.uint8], control: RunControl) -> FloatArray:
+        """The flow between frames in a row, a few at a time: TV-L1 takes its time."""
+        fields = []
+        for part in pieces(frames, FIELDS_PER_CALL):
+            control.check_cancelled()
+            fields.append(self._stages.flow_fields(part))
+        return np.concatenate(fields)
+
+    def _features(self, by_stream: Mapping[StreamName, Clips]) -> FloatArray:
         parts = []
         for backbone in self._description.backbones:
+            clips = by_stream[backbone.stream]
             part = self._stages.features(backbone.stream, clips)
             if part.shape != (len(clips), backbone.feature_dim):
                 raise Internal(
@@ -124,16 +161,18 @@ class FeatureExtractor:
         return np.concatenate(parts, axis=1)
 
     def _check_streams(self) -> None:
-        for backbone in self._description.backbones:
-            if backbone.stream != "rgb":
-                raise InvalidArgument(
-                    f"bundle {self._description.name} needs the stream {backbone.stream!r}, which "
-                    f"is not computed from videos: send features"
-                )
+        description = self._description
+        if description.clip_plan.flow is None:
+            for backbone in description.backbones:
+                if backbone.stream == "flow":
+                    raise InvalidArgument(
+                        f"bundle {description.name} needs the stream 'flow', and its clip plan "
+                        f"does not say how flow is computed from a video: send features"
+                    )
 
 
 def clip_batches(video: Video, plan: ClipPlan, allow_partial: bool) -> Iterator[NDArray[np.uint8]]:
-    """A video's clips, CLIPS_PER_BATCH at a time from its start: uint8 [n, F, H, W, 3]."""
+    """A video's clips, CLIPS_PER_BATCH at a time: uint8 [n, plan.frames_taken, H, W, 3]."""
     batch: list[NDArray[np.uint8]] = []
     for clip in _clips(video, plan, allow_partial):
         batch.append(clip)

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backtal.errors import InvalidFile, NotFound
-from backtal.manifest import ClipPlan
+from backtal.manifest import Backbone, ClipPlan
 from backtal.settings import Settings, parse
 
 FORMAT = "backtal-features"
@@ -38,15 +38,21 @@ FloatArray = NDArray[np.float32]
 class FeatureProvenance(Settings):
     """What made a sequence; two sequences with the same one can be compared.
 
-    `backbone_sha256` has one hash a stream, of weights, graph and normalisation; `precision` is
-    that of the arithmetic. Fields of an unknown origin keep their defaults.
+    `backbone_sha256` has one hash a stream, of weights, graph and normalisation; `backbones` is
+    what the bundle that made them says of its backbones; `precision` is that of the arithmetic.
+    Fields of an unknown origin keep their defaults.
     """
 
     decoder: str = "unknown"
     resizer: str = "unknown"
     clip_plan: ClipPlan | None = None
     backbone_sha256: tuple[str, ...] = ()
+    backbones: tuple[Backbone, ...] = ()
     precision: str = "unknown"
+
+    def made_alike(self, other: FeatureProvenance) -> bool:
+        """Whether both say the same. Of `backbones` the hashes are enough."""
+        return self.model_copy(update={"backbones": other.backbones}) == other
 
 
 class _Metadata(Settings):

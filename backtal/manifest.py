@@ -21,6 +21,9 @@ from backtal.settings import Settings, read_json
 MANIFEST_NAME = "manifest.json"
 
 StreamName = Literal["rgb", "flow"]
+FlowMethod = Literal["tvl1", "dis"]
+# Horizontal, then vertical.
+FLOW_CHANNELS = 2
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -30,6 +33,9 @@ class ClipPlan(Settings):
     The video is read at `frames_per_second` (for each tick the frame that is on show then), its
     short side scaled to `short_side_pixels` and its middle `crop_pixels` square cut out. Clip i
     is the `frames_per_clip` frames from tick ``i * stride_frames`` on.
+
+    `flow` says how optical flow is computed, where a stream needs it. Flow t of a clip is from
+    frame t to frame t + 1, so that a clip then takes one frame more.
     """
 
     frames_per_second: float = Field(default=25.0, gt=0, le=240)
@@ -37,6 +43,7 @@ class ClipPlan(Settings):
     stride_frames: int = Field(default=16, ge=1, le=1024)
     short_side_pixels: int = Field(default=256, ge=16, le=2048)
     crop_pixels: int = Field(default=224, ge=16, le=2048)
+    flow: FlowMethod | None = None
 
     @model_validator(mode="after")
     def _crop_fits(self) -> ClipPlan:
@@ -46,6 +53,11 @@ class ClipPlan(Settings):
                 f"{self.short_side_pixels}"
             )
         return self
+
+    @property
+    def frames_taken(self) -> int:
+        """The frames that a clip is made from: one more than it has where it has flow."""
+        return self.frames_per_clip + (self.flow is not None)
 
     @property
     def stride_seconds(self) -> float:
@@ -98,9 +110,7 @@ class BundleDescription(Settings):
     def _consistent(self) -> BundleDescription:
         if len(set(self.classes)) != len(self.classes):
             raise ValueError("classes holds a name twice")
-        streams = [backbone.stream for backbone in self.backbones]
-        if len(set(streams)) != len(streams):
-            raise ValueError(f"backbones name a stream twice: {streams}")
+        _check_streams(self.backbones, self.clip_plan)
         return self
 
     @property
@@ -139,6 +149,19 @@ class GateFigures(Settings):
     measured_on: str = ""
 
 
+class FeatureDescription(Settings):
+    """What features are made by where there is no CAS network yet: as a bundle's description."""
+
+    name: str
+    clip_plan: ClipPlan
+    backbones: tuple[Backbone, ...] = Field(min_length=1, max_length=2)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> FeatureDescription:
+        _check_streams(self.backbones, self.clip_plan)
+        return self
+
+
 class Network(Settings):
     """An ONNX file of the repository: ``<model>/1/model.onnx``, loaded under `model`'s name.
 
@@ -157,6 +180,13 @@ class Network(Settings):
 
 
 Target = Literal["embedded", "triton-cpu", "triton-gpu", "triton-tensorrt"]
+
+
+class FeatureManifest(Settings):
+    """Backbones alone: the part of a manifest that features are made by."""
+
+    description: FeatureDescription
+    backbones: dict[StreamName, Network]
 
 
 class Manifest(Settings):
@@ -204,3 +234,11 @@ class Manifest(Settings):
     def save(self, path: Path) -> None:
         """Write manifest.json."""
         path.write_text(self.to_text())
+
+
+def _check_streams(backbones: tuple[Backbone, ...], plan: ClipPlan) -> None:
+    streams = [backbone.stream for backbone in backbones]
+    if len(set(streams)) != len(streams):
+        raise ValueError(f"backbones name a stream twice: {streams}")
+    if plan.flow is not None and "flow" not in streams:
+        raise ValueError(f"clip_plan.flow is {plan.flow}, but no backbone takes flow: {streams}")

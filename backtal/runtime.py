@@ -12,12 +12,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from backtal.errors import InvalidArgument, NotFound
+from backtal.errors import Internal, InvalidArgument, NotFound
 from backtal.features import FloatArray
-from backtal.manifest import Manifest, Network
+from backtal.flow import plan_flow_fields
+from backtal.manifest import FeatureManifest, Manifest, Network
 from backtal.networks import PROVIDERS, OpenNetwork, num_cores, open_network, session_options
 from backtal.repository import load_bundle, network_path
-from backtal.stages import CasOutput
+from backtal.stages import CasOutput, Clips
 
 __all__ = ["PROVIDERS", "OnnxStages", "load_bundle", "num_cores", "session_options"]
 
@@ -28,7 +29,12 @@ class OnnxStages:
     A network is loaded when it is first used, so that features alone need no CAS network.
     """
 
-    def __init__(self, repository: Path, manifest: Manifest, threads: int | None = None) -> None:
+    def __init__(
+        self,
+        repository: Path,
+        manifest: Manifest | FeatureManifest,
+        threads: int | None = None,
+    ) -> None:
         if threads is not None and threads < 1:
             raise InvalidArgument(f"threads is {threads}, allowed are whole numbers from 1")
         self._repository = repository
@@ -36,8 +42,12 @@ class OnnxStages:
         self._threads = threads
         self._open: dict[str, OpenNetwork] = {}
 
-    def features(self, stream: str, clips: NDArray[np.uint8]) -> FloatArray:
-        """Clips [n, 16, 224, 224, 3] to features [n, D] by the stream's backbone."""
+    def flow_fields(self, frames: NDArray[np.uint8]) -> FloatArray:
+        """Frames [m + 1, 224, 224, 3] in their order to the flow between them, by OpenCV."""
+        return plan_flow_fields(frames, self._manifest.description.clip_plan)
+
+    def features(self, stream: str, clips: Clips) -> FloatArray:
+        """Clips to features [n, D] by the stream's backbone."""
         network = next(
             (net for name, net in self._manifest.backbones.items() if name == stream), None
         )
@@ -49,6 +59,8 @@ class OnnxStages:
 
     def cas(self, features: FloatArray) -> CasOutput:
         """Features [B, D, L] to the class activation sequence."""
+        if isinstance(self._manifest, FeatureManifest):
+            raise Internal(f"{self._manifest.description.name} are backbones without a CAS")
         network = self._network(self._manifest.cas)
         if self._manifest.description.cas.magnitude:
             return CasOutput(*network.run(["cas", "magnitude"], {"features": features}))

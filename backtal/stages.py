@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from backtal.features import FloatArray
+
+Clips: TypeAlias = NDArray[np.uint8] | NDArray[np.float32]
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,8 +24,15 @@ class CasOutput:
 class Stages(Protocol):
     """The networks of a bundle, wherever they run."""
 
-    def features(self, stream: str, clips: NDArray[np.uint8]) -> FloatArray:
-        """Clips [n, 16, 224, 224, 3] to features [n, D] by the stream's backbone."""
+    def flow_fields(self, frames: NDArray[np.uint8]) -> FloatArray:
+        """Frames [m + 1, 224, 224, 3] in their order to the flow between them, [m, 224, 224, 2]."""
+        ...
+
+    def features(self, stream: str, clips: Clips) -> FloatArray:
+        """Clips to features [n, D] by the stream's backbone.
+
+        rgb: uint8 [n, 16, 224, 224, 3]. flow: float32 [n, 16, 224, 224, 2].
+        """
         ...
 
     def cas(self, features: FloatArray) -> CasOutput:

@@ -18,10 +18,8 @@ from backtal.errors import BacktalError
 ROOT = Path(__file__).resolve().parent.parent
 DEMO = ROOT / "demo"
 WORK = ROOT / "var" / "make"
-BACKBONE = "kinetics400"
+RECIPES = ROOT / "training" / "backtal_training" / "recipes"
 SUBSET = "test"
-# The demo's clip plan: 16 frames in 1.28 s, clips that do not overlap.
-CLIP_PLAN = ("--frames-per-second", "12.5", "--stride-frames", "16")
 
 
 def main() -> int:
@@ -38,13 +36,12 @@ def main() -> int:
 
 def make_features(work: Path, *names: str) -> None:
     """Draw the corpus, or the videos `names` of it, and make their features in `work`."""
-    run("export", BACKBONE, "--repository", work / "repository")
     run("corpus", work / "corpus", *(("--only", *names) if names else ()))
     run(
         "features",
         work / "corpus" / "videos",
-        *("--bundle", work / "repository" / BACKBONE, "--to", work / "features"),
-        *("--dtype", "float16", "--jobs", 2, *CLIP_PLAN),
+        *("--backbone", "i3d-rgb", "--clip-plan", RECIPES / "demo-clips.yaml"),
+        *("--to", work / "features", "--dtype", "float16", "--jobs", 2),
     )
 
 

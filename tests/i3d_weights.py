@@ -13,11 +13,11 @@ from tests.requirements import require
 
 
 @cache
-def seeded_weights() -> Weights:
+def seeded_weights(input_channels: int = 3) -> Weights:
     """Random weights whose activations neither vanish nor grow from layer to layer."""
     generator = np.random.default_rng(5)
     weights: Weights = {}
-    for name, shape in weight_shapes(3).items():
+    for name, shape in weight_shapes(input_channels).items():
         if name.endswith("weight"):
             scale = np.sqrt(2 / np.prod(shape[1:]))
             values = generator.standard_normal(shape, dtype=np.float32) * scale

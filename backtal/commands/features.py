@@ -1,4 +1,4 @@
-"""Turn videos into feature files with a bundle's own decoder, clip plan and backbone.
+"""Turn videos into feature files by a bundle's decoder, clip plan and backbones, or by others.
 
 Files that are already there and were made by the same decoder, clip plan and backbone are kept,
 so that an interrupted run goes on where it stopped.
@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
-from collections.abc import Iterator, Mapping, Sequence
+import sys
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal
 
 from backtal.errors import BacktalError, InvalidArgument, NotFound
 
 if TYPE_CHECKING:
-    from backtal.manifest import Manifest
+    from backtal.manifest import FeatureManifest, Manifest
 
 _MP4_SUFFIXES = (".mp4", ".m4v", ".mov", ".3gp")
 _STREAM_SUFFIXES = (".ts", ".mts", ".m2ts", ".mpg", ".mpeg")
@@ -44,12 +47,11 @@ class Outcome:
 
 @dataclass(frozen=True)
 class RunOptions:
-    """What every worker needs; `clip_plan` has what is to differ from the bundle's."""
+    """What every worker needs."""
 
     repository: Path
-    bundle: str
+    manifest: Manifest | FeatureManifest
     threads: int
-    clip_plan: Mapping[str, float]
     decoder: Literal["pyav", "decord"]
     dtype: Literal["float32", "float16"]
     allow_partial: bool
@@ -58,17 +60,26 @@ class RunOptions:
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
     parser.add_argument("sources", nargs="+", type=Path, metavar="SOURCE", help="video or folder")
+    made_by = parser.add_mutually_exclusive_group(required=True)
+    made_by.add_argument("--bundle", type=Path, metavar="REPOSITORY/BUNDLE", help="whose backbones")
+    made_by.add_argument(
+        "--backbone",
+        action="append",
+        metavar="NAME",
+        help="one that is installed, say efficientnet-lite0, instead of a bundle's; twice for two "
+        "streams",
+    )
     parser.add_argument(
-        "--bundle", type=Path, required=True, metavar="REPOSITORY/BUNDLE", help="whose backbone"
+        "--weights",
+        action="append",
+        default=[],
+        metavar="BACKBONE=PATH",
+        help="a file of weights for a --backbone; by default its own",
+    )
+    parser.add_argument(
+        "--clip-plan", type=Path, metavar="FILE", help="YAML, for --backbone; by default 25 fps"
     )
     parser.add_argument("--to", type=Path, required=True, metavar="DIR", help="for the .npz files")
-    plan = parser.add_argument_group("another clip plan than the bundle's")
-    plan.add_argument(
-        "--frames-per-second", type=float, metavar="X", help="at which a video is read"
-    )
-    plan.add_argument(
-        "--stride-frames", type=int, metavar="N", help="from one clip's start to the next's"
-    )
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="processes (default: 1)")
     parser.add_argument("--threads", type=int, metavar="N", help="each; default: cores / jobs")
     parser.add_argument("--dtype", choices=("float32", "float16"), default="float32")
@@ -87,33 +98,54 @@ def run(arguments: argparse.Namespace) -> int:
 
     if arguments.jobs < 1:
         raise InvalidArgument(f"--jobs is {arguments.jobs}, allowed are whole numbers from 1")
-    options = RunOptions(
-        repository=arguments.bundle.parent,
-        bundle=arguments.bundle.name,
-        threads=arguments.threads or max(1, num_cores() // arguments.jobs),
-        clip_plan=_changed_plan(arguments),
-        decoder=arguments.decoder,
-        dtype=arguments.dtype,
-        allow_partial=arguments.allow_partial,
-    )
     jobs = plan_jobs(arguments.sources, arguments.to)
-    worker = Worker(options)
-    todo = [job for job in jobs if not worker.is_done(job)]
     console = Console(stderr=True)
-    failures = 0
-    for outcome in _with_progress(_outcomes(todo, options, arguments.jobs), len(todo), console):
-        failures += outcome.failure is not None
-        if outcome.failure is not None:
-            console.print(f"[red]failed[/red] {escape(_named(outcome))}")
-        for warning in outcome.warnings:
-            console.print(f"[yellow]warning[/yellow] {escape(warning)}")
+    with _networks(arguments) as (repository, manifest):
+        options = RunOptions(
+            repository=repository,
+            manifest=manifest,
+            threads=arguments.threads or max(1, num_cores() // arguments.jobs),
+            decoder=arguments.decoder,
+            dtype=arguments.dtype,
+            allow_partial=arguments.allow_partial,
+        )
+        worker = Worker(options)
+        todo = [job for job in jobs if not worker.is_done(job)]
+        failures = 0
+        for outcome in _with_progress(_outcomes(todo, options, arguments.jobs), len(todo), console):
+            failures += outcome.failure is not None
+            if outcome.failure is not None:
+                console.print(f"[red]failed[/red] {escape(_named(outcome))}")
+            for warning in outcome.warnings:
+                console.print(f"[yellow]warning[/yellow] {escape(warning)}")
     print(f"{len(todo) - failures} written, {len(jobs) - len(todo)} kept, {failures} failed")
     return 1 if failures else 0
 
 
-def _changed_plan(arguments: argparse.Namespace) -> dict[str, float]:
-    wanted = {name: getattr(arguments, name) for name in ("frames_per_second", "stride_frames")}
-    return {name: value for name, value in wanted.items() if value is not None}
+@contextmanager
+def _networks(
+    arguments: argparse.Namespace,
+) -> Iterator[tuple[Path, Manifest | FeatureManifest]]:
+    """The repository and the manifest of what makes the features."""
+    from backtal.backbones import parse_weights, write_backbones
+    from backtal.manifest import ClipPlan
+    from backtal.runtime import load_bundle
+    from backtal.settings import read_yaml
+
+    weights = parse_weights(arguments.weights)
+    if arguments.bundle is not None:
+        if weights or arguments.clip_plan is not None:
+            raise InvalidArgument("--weights and --clip-plan go with --backbone: a bundle has both")
+        yield arguments.bundle.parent, load_bundle(arguments.bundle.parent, arguments.bundle.name)
+        return
+    path = arguments.clip_plan
+    plan = ClipPlan() if path is None else read_yaml(ClipPlan, path)
+    with TemporaryDirectory(prefix="backtal-backbones-") as folder:
+        yield Path(folder), write_backbones(Path(folder), arguments.backbone, plan, weights, _say)
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
 
 
 def _named(outcome: Outcome) -> str:
@@ -156,29 +188,15 @@ def _videos(source: Path) -> Iterator[tuple[Path, Path]]:
         raise NotFound(f"no such file or folder: {source}")
 
 
-def _with_clip_plan(manifest: Manifest, changes: Mapping[str, float]) -> Manifest:
-    """The manifest of a bundle that differs in its clip plan. Raises InvalidArgument."""
-    from backtal.manifest import ClipPlan
-    from backtal.settings import parse
-
-    description = manifest.description
-    raw = {**description.clip_plan.model_dump(), **changes}
-    plan = parse(ClipPlan, raw, source="the clip plan")
-    description = description.model_copy(update={"clip_plan": plan})
-    return manifest.model_copy(update={"description": description})
-
-
 class Worker:
     """A bundle's extractor, loaded when the first video needs it."""
 
     def __init__(self, options: RunOptions) -> None:
         from backtal.extraction import FeatureExtractor
-        from backtal.runtime import OnnxStages, load_bundle
+        from backtal.runtime import OnnxStages
         from backtal.video import VideoLimits
 
-        manifest = load_bundle(options.repository, options.bundle)
-        if options.clip_plan:
-            manifest = _with_clip_plan(manifest, options.clip_plan)
+        manifest = options.manifest
         stages = OnnxStages(options.repository, manifest, options.threads)
         self._options = options
         self._extractor = FeatureExtractor(manifest, stages, VideoLimits(), options.decoder)
@@ -190,7 +208,8 @@ class Worker:
         try:
             if job.target.stat().st_mtime < job.video.stat().st_mtime:
                 return False
-            return FeatureSequence.load(job.target).provenance == self._extractor.provenance
+            made = FeatureSequence.load(job.target).provenance
+            return made.made_alike(self._extractor.provenance)
         except (BacktalError, OSError):
             return False
 

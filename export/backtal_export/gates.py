@@ -22,7 +22,7 @@ from backtal.features import FeatureSequence, FloatArray
 from backtal.manifest import GateFigures, Manifest, StreamName
 from backtal.pipeline import Pipeline, Request
 from backtal.settings import Settings, read_yaml
-from backtal.stages import Stages
+from backtal.stages import Clips, Stages
 
 TIOUS = (0.3, 0.4, 0.5, 0.6, 0.7)
 _SMALLEST = 1e-12
@@ -91,10 +91,11 @@ def measure(
     or the validation set's features, where one is given, and then its mAP is measured too.
     """
     plan = manifest.description.clip_plan
-    clips = seeded_clips(plan.frames_per_clip, plan.crop_pixels)
+    pictures = seeded_clips(plan.frames_per_clip, plan.crop_pixels)
     backbones: dict[StreamName, GateFigures] = {}
     features: list[FloatArray] = []
     for backbone in manifest.description.backbones:
+        clips: Clips = pictures if backbone.stream == "rgb" else as_flow(pictures)
         wanted = reference.features(backbone.stream, clips)
         found = variant.features(backbone.stream, clips)
         cosine = float(cosines(wanted, found).min())
@@ -178,6 +179,12 @@ def judge(model: str, figures: GateFigures, thresholds: GateThresholds) -> None:
             f"{model}: the mAP falls by {drop:.4f}, from {figures.map_float32:.4f} to "
             f"{figures.map_variant:.4f}, allowed are {thresholds.maximum_map_drop} and less"
         )
+
+
+def as_flow(pictures: NDArray[np.uint8]) -> FloatArray:
+    """Flow clips [n, F, H, W, 2] to measure on: two colours, as -20 to 20 pixels a frame."""
+    flow: FloatArray = pictures[..., :2].astype(np.float32) * np.float32(40 / 255) - 20
+    return flow
 
 
 def seeded_clips(frames: int, pixels: int) -> NDArray[np.uint8]:

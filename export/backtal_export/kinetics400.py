@@ -1,25 +1,62 @@
 """The bundle that needs no training: I3D's own Kinetics head as the CAS network.
 
 The head is linear on the averaged features, so a 1x1 convolution over time gives each position's
-logits. Their level drifts with the scene; the softmax over the 400 classes at each position does
-not, and is this bundle's CAS: a probability, thresholded as it is. No background, no magnitude.
+logits; those of two streams are added, as DeepMind's own evaluation does. Their level drifts with
+the scene; the softmax over the 400 classes at each position does not, and is this bundle's CAS: a
+probability, thresholded as it is. No background, no magnitude.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
+from backtal.backbones import BackboneSource, Say, check_weights
 from backtal.localization.settings import LocalizationSettings
-from backtal.manifest import Backbone, BundleDescription, CasKind, ClipPlan, Grid
+from backtal.manifest import (
+    FLOW_CHANNELS,
+    Backbone,
+    BundleDescription,
+    CasKind,
+    ClipPlan,
+    Grid,
+    StreamName,
+)
 from backtal_export.backbones.i3d_layers import FEATURE_DIM, HEAD, NUM_CLASSES, Weights
-from backtal_export.onnx_file import to_bytes
+from backtal_export.backbones.i3d_onnx import i3d_flow_onnx, i3d_rgb_onnx
+from backtal_export.backbones.sources import I3D_FLOW, I3D_RGB
+from backtal_export.backbones.weights import i3d_rgb_weights, i3d_weights_of
+from backtal_export.graph_writer import RGB_CHANNELS
+from backtal_export.model_folders import Exported
+from backtal_export.onnx_file import sha256_of, to_bytes
 
 NAME = "kinetics400"
-I3D_RGB_NAME = "i3d-rgb"
 _CLASSES = Path(__file__).parent / "data" / "kinetics400_classes.txt"
+
+
+def kinetics400(weights: Mapping[str, Path], say: Say) -> Exported:
+    """The bundle, of both streams where weights of i3d-flow are given, else of RGB alone."""
+    check_weights(weights, [I3D_RGB.name, I3D_FLOW.name])
+    rgb_path, flow_path = weights.get(I3D_RGB.name), weights.get(I3D_FLOW.name)
+    rgb = i3d_rgb_weights(say) if rgb_path is None else i3d_weights_of(rgb_path, RGB_CHANNELS)
+    heads, files = [rgb], {I3D_RGB: i3d_rgb_onnx(rgb)}
+    if flow_path is not None:
+        flow = i3d_weights_of(flow_path, FLOW_CHANNELS)
+        heads.append(flow)
+        files[I3D_FLOW] = i3d_flow_onnx(flow)
+    by_stream: dict[StreamName, bytes] = {source.stream: data for source, data in files.items()}
+    return Exported(
+        description=kinetics400_description(
+            {source: sha256_of(data) for source, data in files.items()}
+        ),
+        backbones=by_stream,
+        cas=kinetics400_cas_onnx(heads),
+        training={},
+        source="kinetics400, I3D's own head",
+    )
 
 
 def kinetics400_classes() -> tuple[str, ...]:
@@ -28,19 +65,27 @@ def kinetics400_classes() -> tuple[str, ...]:
     return tuple(line for line in lines if line and not line.startswith("#"))
 
 
-def kinetics400_description(backbone_sha256: str) -> BundleDescription:
-    """The bundle on the backbone of that hash: a clip every 0.32 s, one position each."""
+def kinetics400_description(backbone_sha256: Mapping[BackboneSource, str]) -> BundleDescription:
+    """The bundle on the backbones of these hashes: a clip every 0.32 s, one position each."""
     clip_plan = ClipPlan(
-        frames_per_second=25, stride_frames=8, short_side_pixels=256, crop_pixels=224
+        frames_per_second=25,
+        stride_frames=8,
+        short_side_pixels=256,
+        crop_pixels=224,
+        flow="tvl1" if I3D_FLOW in backbone_sha256 else None,
     )
     return BundleDescription(
         name=NAME,
         classes=kinetics400_classes(),
         clip_plan=clip_plan,
-        backbones=(
+        backbones=tuple(
             Backbone(
-                name=I3D_RGB_NAME, stream="rgb", sha256=backbone_sha256, feature_dim=FEATURE_DIM
-            ),
+                name=source.name,
+                stream=source.stream,
+                sha256=sha256,
+                feature_dim=source.feature_dim,
+            )
+            for source, sha256 in backbone_sha256.items()
         ),
         grid=Grid(position_seconds=clip_plan.stride_seconds, window_positions=128),
         # A 1x1 convolution sees one position: a chunk needs no neighbours.
@@ -58,17 +103,23 @@ def kinetics400_description(backbone_sha256: str) -> BundleDescription:
     )
 
 
-def kinetics400_cas_onnx(weights: Weights) -> bytes:
-    """The model file: `features` float32 [B, 1024, L] in, `cas` float32 [B, 400, L] out."""
-    kernel = weights[f"{HEAD}.conv3d.weight"].reshape(NUM_CLASSES, FEATURE_DIM, 1)
+def kinetics400_cas_onnx(streams: Sequence[Weights]) -> bytes:
+    """The model file: `features` float32 [B, D, L] in, `cas` float32 [B, 400, L] out.
+
+    streams: the weights of each stream's I3D; D is 1024 of each, in their order.
+    """
+    kernel = np.concatenate([weights[f"{HEAD}.conv3d.weight"] for weights in streams], axis=1)
+    kernel = kernel.reshape(NUM_CLASSES, len(streams) * FEATURE_DIM, 1)
+    bias = np.sum([weights[f"{HEAD}.conv3d.bias"] for weights in streams], axis=0)
     constants = [
         numpy_helper.from_array(np.ascontiguousarray(kernel), "head.weight"),
-        numpy_helper.from_array(weights[f"{HEAD}.conv3d.bias"], "head.bias"),
+        numpy_helper.from_array(bias, "head.bias"),
     ]
     nodes = [
         helper.make_node("Conv", ["features", "head.weight", "head.bias"], ["logits"], name="head"),
         helper.make_node("Softmax", ["logits"], ["cas"], name="probability", axis=1),
     ]
-    features = helper.make_tensor_value_info("features", TensorProto.FLOAT, ["B", FEATURE_DIM, "L"])
+    dim = kernel.shape[1]
+    features = helper.make_tensor_value_info("features", TensorProto.FLOAT, ["B", dim, "L"])
     cas = helper.make_tensor_value_info("cas", TensorProto.FLOAT, ["B", NUM_CLASSES, "L"])
     return to_bytes(helper.make_graph(nodes, "kinetics400_cas", [features], [cas], constants))

@@ -23,6 +23,7 @@ from typing import Any
 
 from backtal.errors import InvalidArgument
 from backtal.manifest import (
+    FLOW_CHANNELS,
     MANIFEST_NAME,
     BundleDescription,
     GateFigures,
@@ -41,6 +42,7 @@ from backtal.repository import (
     network_path,
 )
 from backtal_export.cache import cannot_write
+from backtal_export.graph_writer import RGB_CHANNELS
 from backtal_export.model_card import CARD_NAME, model_card
 from backtal_export.onnx_file import facts_of, sha256_of
 from backtal_export.runtimes import (
@@ -52,6 +54,10 @@ from backtal_export.runtimes import (
     runtime_options,
 )
 
+_CLIPS: Mapping[StreamName, str] = {
+    "rgb": "data_type: TYPE_UINT8 dims: [ -1, 16, 224, 224, 3 ]",
+    "flow": "data_type: TYPE_FP32 dims: [ -1, 16, 224, 224, 2 ]",
+}
 _MAGNITUDE = """,
   { name: "magnitude" data_type: TYPE_FP32 dims: [ -1, -1 ] }"""
 _PROGRESS = """,
@@ -224,8 +230,10 @@ def configuration_of(manifest: Manifest, network: Network) -> str:
         plan = description.clip_plan
         stream = next(name for name, net in manifest.backbones.items() if net == network)
         dims = {backbone.stream: backbone.feature_dim for backbone in description.backbones}
-        template, profile = "backbone", Profile.of_clips(plan.frames_per_clip, plan.crop_pixels, 3)
-        values = {"feature_dim": dims[stream]}
+        channels = RGB_CHANNELS if stream == "rgb" else FLOW_CHANNELS
+        profile = Profile.of_clips(plan.frames_per_clip, plan.crop_pixels, channels)
+        template = "backbone"
+        values = {"feature_dim": dims[stream], "clips": _CLIPS[stream]}
     runtime = Runtime(network.precision, network.backend)
     return _fill(
         template,

@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from backtal.errors import InvalidArgument, NotFound
+from backtal.backbones import check_weights, find_backbone
+from backtal.errors import NotFound
 from backtal.manifest import BundleDescription, Manifest, Target
 from backtal.precision import Precision
 from backtal.runtime import OnnxStages
 from backtal.settings import parse
 from backtal_export import kinetics400
-from backtal_export.backbones.i3d_layers import Weights
-from backtal_export.backbones.i3d_onnx import i3d_rgb_onnx
-from backtal_export.backbones.weights import i3d_rgb_weights
 from backtal_export.gates import GateThresholds, Validation, judge, measure
 from backtal_export.model_folders import Exported, Variant, write_exported
-from backtal_export.onnx_file import sha256_of
 from backtal_export.runtimes import REFERENCE, Runtime, choose_runtime
 
 _LIBRARIES = ("backtal", "numpy", "onnx", "onnxruntime", "openvino", "torch")
@@ -48,16 +45,18 @@ def write_bundle(
     options: ExportOptions | None = None,
     *,
     say: Callable[[str], None] = print,
-    weights: Weights | None = None,
+    weights: Mapping[str, Path] | None = None,
 ) -> Manifest:
     """Write the bundle of `source` into `repository` and give its manifest.
 
     source: ``"kinetics400"``, or a checkpoint folder (``./kinetics400`` for one of that name);
-    weights: I3D's, else those of the cache, fetched where they are not there yet.
+    weights: files of weights by backbone, for those that shall not use their own, which are
+    fetched where the cache has not got them. A checkpoint names its backbones; `kinetics400` is of
+    i3d-rgb, and of i3d-flow too where weights of it are given.
 
     Raises:
-        NotFound: no such checkpoint folder.
-        InvalidFile: the checkpoint or the fetched weights are not what they should be.
+        NotFound: no such checkpoint folder, no such file of weights.
+        InvalidFile: the checkpoint or the weights are not what they should be.
         InvalidArgument: the checkpoint was made with another backbone, the name is no name, or
             the target has no such precision.
         GateFailed: a network at this precision is too far from float32.
@@ -67,14 +66,16 @@ def write_bundle(
     runtime = choose_runtime(options.target, options.precision)
     if source != kinetics400.NAME and not Path(source).is_dir():
         raise NotFound(f"no such checkpoint folder: {source}, nor is it {kinetics400.NAME}")
-    weights = i3d_rgb_weights(say) if weights is None else weights
-    backbone = i3d_rgb_onnx(weights)
     if source == kinetics400.NAME:
-        exported = _kinetics400(weights, backbone, options.name)
+        exported = kinetics400.kinetics400(weights or {}, say)
     else:
-        say(f"tracing the CAS network of {source}")
-        exported = _checkpoint(Path(source), backbone, options.name)
-    exported = replace(exported, target=options.target, library_versions=library_versions())
+        exported = _checkpoint(Path(source), weights or {}, say)
+    exported = replace(
+        exported,
+        description=_named(exported.description, options.name),
+        target=options.target,
+        library_versions=library_versions(),
+    )
     if runtime != REFERENCE:
         say(f"measuring the networks in {runtime.precision} against float32")
         exported = proved(exported, runtime, options)
@@ -119,31 +120,21 @@ def library_versions() -> dict[str, str]:
     return found
 
 
-def _kinetics400(weights: Weights, backbone: bytes, name: str | None) -> Exported:
-    return Exported(
-        description=_named(kinetics400.kinetics400_description(sha256_of(backbone)), name),
-        backbones={"rgb": backbone},
-        cas=kinetics400.kinetics400_cas_onnx(weights),
-        training={},
-        source="kinetics400, I3D's own head",
-    )
-
-
-def _checkpoint(folder: Path, backbone: bytes, name: str | None) -> Exported:
+def _checkpoint(folder: Path, weights: Mapping[str, Path], say: Callable[[str], None]) -> Exported:
     from backtal_export.cas_network import cas_onnx
     from backtal_training.checkpoint import load
 
     checkpoint, network = load(folder)
-    description = _named(checkpoint.bundle, name)
-    strange = [part.name for part in description.backbones if part.name != kinetics400.I3D_RGB_NAME]
-    if strange:
-        raise InvalidArgument(
-            f"{folder} wants the backbones {', '.join(strange)}; "
-            f"this machine can export {kinetics400.I3D_RGB_NAME}"
-        )
+    wanted = {part.name: part.stream for part in checkpoint.bundle.backbones}
+    check_weights(weights, list(wanted))
+    backbones = {
+        stream: find_backbone(name).model_file(weights.get(name), say)
+        for name, stream in wanted.items()
+    }
+    say(f"tracing the CAS network of {folder}")
     return Exported(
-        description=description,
-        backbones={"rgb": backbone},
+        description=checkpoint.bundle,
+        backbones=backbones,
         cas=cas_onnx(network),
         training=checkpoint.training,
         source=f"a checkpoint of SHA-256 {_sha256_of_folder(folder)}",

@@ -28,8 +28,10 @@ from backtal.errors import (
     from_wire,
     to_wire,
 )
+from backtal.flow import plan_flow_fields
 from backtal.manifest import MANIFEST_NAME, Manifest
 from backtal.pipeline import Answer, CasOutput, Pipeline, Progress
+from backtal.stages import Clips
 from backtal_serving import wire
 from backtal_serving.drain import request_in_flight
 from backtal_serving.numpy_version import check_numpy
@@ -55,8 +57,12 @@ class InnerModels:
     def __init__(self, manifest: Manifest) -> None:
         self._manifest = manifest
 
-    def features(self, stream: str, clips: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Clips [n, 16, 224, 224, 3] to features [n, D] by the stream's backbone."""
+    def flow_fields(self, frames: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Frames [m + 1, 224, 224, 3] to the flow between them, by OpenCV in this process."""
+        return plan_flow_fields(frames, self._manifest.description.clip_plan)
+
+    def features(self, stream: str, clips: Clips) -> NDArray[np.float32]:
+        """Clips to features [n, D] by the stream's backbone."""
         model = self._manifest.backbones[stream].model  # type: ignore[index]
         return _call(model, {"clips": clips}, ["features"])["features"]
 

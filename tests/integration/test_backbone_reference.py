@@ -12,7 +12,7 @@ from backtal.networks import open_network
 from backtal.runtime import PROVIDERS, session_options
 from backtal_export.backbones.i3d import I3D
 from backtal_export.backbones.i3d_layers import HEAD
-from backtal_export.backbones.i3d_onnx import i3d_rgb_onnx
+from backtal_export.backbones.i3d_onnx import i3d_flow_onnx, i3d_rgb_onnx
 from backtal_export.gates import cosines
 from backtal_export.kinetics400 import kinetics400_cas_onnx, kinetics400_classes
 from backtal_export.onnx_file import sha256_of
@@ -67,7 +67,7 @@ def test_the_exported_pair_answers_as_the_port_on_a_clip(cricket) -> None:
     weights = real_weights()
     clips = cricket[None, 16:32]
     (features,) = onnx_session(i3d_rgb_onnx(weights)).run(None, {"clips": clips})
-    head = onnx_session(kinetics400_cas_onnx(weights))
+    head = onnx_session(kinetics400_cas_onnx([weights]))
     (cas,) = head.run(None, {"features": features[:, :, None]})
     with torch.inference_mode():
         logits = I3D.from_weights(weights).kinetics_logits(torch.from_numpy(clips))
@@ -93,6 +93,21 @@ def test_the_graph_answers_as_the_port_whatever_the_number_of_clips() -> None:
         # Else a graph of zeros would pass.
         assert wanted.std() > 0.01
         np.testing.assert_allclose(features, wanted, atol=1e-4 * np.abs(wanted).max())
+
+
+def test_the_flow_graph_answers_as_the_port_and_cuts_large_motion() -> None:
+    weights = seeded_weights(2)
+    session = onnx_session(i3d_flow_onnx(weights))
+    flow = np.random.default_rng(0).normal(0, 15, (2, 16, 224, 224, 2)).astype(np.float32)
+    (features,) = session.run(["features"], {"clips": flow})
+    with torch.inference_mode():
+        wanted = I3D.from_weights(weights, 2)(torch.from_numpy(flow)).numpy()
+    assert features.shape == (2, 1024)
+    assert wanted.std() > 0.01
+    np.testing.assert_allclose(features, wanted, atol=1e-4 * np.abs(wanted).max())
+    (cut,) = session.run(["features"], {"clips": flow.clip(-20, 20)})
+    np.testing.assert_array_equal(cut, features)
+    assert np.abs(flow).max() > 40
 
 
 def test_the_graph_is_what_the_runtime_of_triton_loads() -> None:

@@ -56,7 +56,7 @@ def check_features(made: Path, kept: Path) -> None:
 
 
 def map_at_half(checkpoint: Path, features: Path, truth: GroundTruth, repository: Path) -> float:
-    write_bundle(repository, checkpoint, weights=real_weights(), say=lambda _: None)
+    write_bundle(repository, checkpoint, say=lambda _: None)
     manifest = load_bundle(repository, "demo")
     pipeline = Pipeline(manifest, OnnxStages(repository, manifest))
     found = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,8 @@ from backtal.detection import DetectionAnswer
 from backtal.localization import localize
 from backtal.manifest import BundleDescription, Manifest
 from backtal.segments import Segment
-from backtal_export.backbones.i3d_onnx import i3d_rgb_onnx
-from backtal_export.kinetics400 import kinetics400_cas_onnx, kinetics400_description
-from backtal_export.model_folders import Exported, Variant, write_exported
-from backtal_export.onnx_file import sha256_of
+from backtal_export.kinetics400 import kinetics400
+from backtal_export.model_folders import Variant, write_exported
 from backtal_export.runtimes import choose_runtime
 from tests.i3d_weights import real_weights
 from tests.requirements import shared_folder
@@ -100,20 +98,15 @@ def served(triton: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
     from backtal_serving.embedded import EmbeddedServer
 
     clips = shared_folder() / "media/clips"
-    weights = real_weights()
-    backbone = i3d_rgb_onnx(weights)
+    real_weights()
     repository = tmp_path_factory.mktemp("kinetics400")
+    dense = kinetics400({}, lambda _: None)
+    # In the precision that an export has by default; its gate has tests of its own.
+    runtime = choose_runtime("embedded", None)
+    variants = {stream: Variant(file, runtime) for stream, file in dense.backbones.items()}
     manifests = {}
-    dense = kinetics400_description(sha256_of(backbone))
-    for description in (dense, sparse(dense)):
-        exported = Exported(
-            description,
-            backbones={"rgb": backbone},
-            cas=kinetics400_cas_onnx(weights),
-            training={},
-            # In the precision that an export has by default; its gate has tests of its own.
-            backbone_variants={"rgb": Variant(backbone, choose_runtime("embedded", None))},
-        )
+    for description in (dense.description, sparse(dense.description)):
+        exported = replace(dense, description=description, backbone_variants=variants)
         manifests[description.name] = write_exported(repository, exported)
     with EmbeddedServer(repository, [clips]) as server, Client(server.grpc_address) as client:
         yield Served(client, clips, manifests)

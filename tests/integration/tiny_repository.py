@@ -15,7 +15,17 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from backtal.localization.settings import LocalizationSettings
-from backtal.manifest import Backbone, BundleDescription, CasKind, ClipPlan, Grid, Manifest
+from backtal.manifest import (
+    Backbone,
+    BundleDescription,
+    CasKind,
+    ClipPlan,
+    FlowMethod,
+    Grid,
+    Manifest,
+    StreamName,
+)
+from backtal_export.graph_writer import GraphWriter
 from backtal_export.model_folders import Exported, Variant, write_exported
 from backtal_export.onnx_file import sha256_of, to_bytes
 from backtal_export.runtimes import REFERENCE, Runtime
@@ -26,32 +36,40 @@ FEATURE_DIM = 8
 HALO_POSITIONS = 4
 
 
-def write_tiny_repository(folder: Path, runtime: Runtime = REFERENCE) -> Manifest:
-    """Write the repository and give the bundle's manifest."""
+def write_tiny_repository(
+    folder: Path, runtime: Runtime = REFERENCE, *, flow: FlowMethod | None = None
+) -> Manifest:
+    """Write the repository and give the bundle's manifest; with `flow` it has two streams."""
     random = np.random.default_rng(7)
-    backbone, cas = to_bytes(_backbone(random)), to_bytes(_cas_network(random))
-    description = _description(sha256_of(backbone))
+    backbones: dict[StreamName, bytes] = {"rgb": to_bytes(_backbone(random))}
+    if flow is not None:
+        backbones["flow"] = _flow_backbone(random)
+    cas = to_bytes(_cas_network(random, len(backbones) * FEATURE_DIM))
     exported = Exported(
-        description,
-        backbones={"rgb": backbone},
+        _description(backbones, flow),
+        backbones=backbones,
         cas=cas,
         training={},
-        backbone_variants={"rgb": Variant(backbone, runtime)},
+        backbone_variants={stream: Variant(file, runtime) for stream, file in backbones.items()},
         cas_variant=Variant(cas, runtime),
     )
     return write_exported(folder, exported)
 
 
-def _description(backbone_sha256: str) -> BundleDescription:
-    plan = ClipPlan()
+def _description(backbones: dict[StreamName, bytes], flow: FlowMethod | None) -> BundleDescription:
+    plan = ClipPlan(flow=flow)
     return BundleDescription(
         name=BUNDLE,
         classes=CLASSES,
         clip_plan=plan,
-        backbones=(
+        backbones=tuple(
             Backbone(
-                name="tiny-rgb", stream="rgb", sha256=backbone_sha256, feature_dim=FEATURE_DIM
-            ),
+                name=f"tiny-{stream}",
+                stream=stream,
+                sha256=sha256_of(data),
+                feature_dim=FEATURE_DIM,
+            )
+            for stream, data in backbones.items()
         ),
         grid=Grid(position_seconds=plan.stride_seconds, window_positions=12),
         cas=CasKind(kind="logits", background=True, magnitude=True, halo_positions=HALO_POSITIONS),
@@ -79,10 +97,24 @@ def _backbone(random: np.random.Generator) -> onnx.GraphProto:
     return _graph(nodes, [clips], [features], constants)
 
 
-def _cas_network(random: np.random.Generator) -> onnx.GraphProto:
+def _flow_backbone(random: np.random.Generator) -> bytes:
+    """The mean flow of each clip, and its mean size, times a matrix."""
+    graph = GraphWriter()
+    axes = graph.constant("axes", np.array([1, 2, 3], np.int64))
+    means = [
+        graph.node("ReduceMean", [value, axes], keepdims=0)
+        for value in ("clips", graph.node("Abs", ["clips"]))
+    ]
+    weights = graph.constant("weights", random.normal(size=(4, FEATURE_DIM)).astype(np.float32))
+    row = graph.node("Concat", means, axis=1)
+    graph.node("MatMul", [row, weights], output="features")
+    return graph.backbone_file("tiny_flow", stream="flow", feature_dim=FEATURE_DIM)
+
+
+def _cas_network(random: np.random.Generator, feature_dim: int) -> onnx.GraphProto:
     channels = len(CLASSES) + 1
     width = 2 * HALO_POSITIONS + 1
-    kernel = random.normal(size=(channels, FEATURE_DIM, width)).astype(np.float32)
+    kernel = random.normal(size=(channels, feature_dim, width)).astype(np.float32)
     pads = [HALO_POSITIONS, HALO_POSITIONS]
     nodes = [
         helper.make_node("Conv", ["features", "kernel"], ["cas"], pads=pads),
@@ -90,7 +122,7 @@ def _cas_network(random: np.random.Generator) -> onnx.GraphProto:
     ]
     constants = {"kernel": kernel, "channels": np.array([1], np.int64)}
     kind = TensorProto.FLOAT
-    features = helper.make_tensor_value_info("features", kind, ["b", FEATURE_DIM, "l"])
+    features = helper.make_tensor_value_info("features", kind, ["b", feature_dim, "l"])
     cas = helper.make_tensor_value_info("cas", kind, ["b", channels, "l"])
     magnitude = helper.make_tensor_value_info("magnitude", kind, ["b", "l"])
     return _graph(nodes, [features], [cas, magnitude], constants)

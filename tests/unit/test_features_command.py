@@ -10,7 +10,7 @@ import pytest
 
 from backtal import runtime
 from backtal.commands import evaluate, features
-from backtal.errors import InvalidArgument, InvalidFile, NotFound
+from backtal.errors import InvalidArgument, NotFound
 from backtal.features import FeatureSequence
 from backtal.manifest import MANIFEST_NAME
 from tests.made_videos import steady
@@ -168,18 +168,3 @@ def test_evaluation_wants_one_source_and_all_features(bundle: Path, tmp_path: Pa
         run(evaluate, "--ground-truth", path, "--features", tmp_path)
     with pytest.raises(InvalidArgument, match=r"no features for 1 of 1 videos: .*one\.npz"):
         run(evaluate, "--ground-truth", path, "--features", tmp_path, "--bundle", bundle)
-
-
-def test_another_clip_plan_than_the_bundles(bundle: Path, videos: Path, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    plan = ("--frames-per-second", 12.5, "--stride-frames", 4)
-    assert run(features, videos, "--bundle", bundle, "--to", out, *plan) == 0
-    made_with = FeatureSequence.load(out / "one.npz").provenance.clip_plan
-    wanted = {"frames_per_second": 12.5, "stride_frames": 4}
-    assert made_with == fake_manifest().description.clip_plan.model_copy(update=wanted)
-
-
-def test_a_clip_plan_that_is_none_is_refused(bundle: Path, videos: Path, tmp_path: Path) -> None:
-    words = (videos, "--bundle", bundle, "--to", tmp_path / "out", "--frames-per-second", 0)
-    with pytest.raises(InvalidFile, match="the clip plan: frames_per_second.*got 0"):
-        run(features, *words)

@@ -73,6 +73,7 @@ def test_serving_and_the_pipeline_load_no_torch(module: str) -> None:
         "backtal_training.commands.train",
         "backtal_training.commands.tune",
         "backtal_export.commands.export",
+        "backtal_export.commands.engine",
     ],
 )
 def test_a_command_is_cheap_to_import(command: str) -> None:

@@ -7,10 +7,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from backtal.errors import InvalidFile
+from backtal.manifest import FLOW_CHANNELS
 from backtal_export.backbones.i3d_layers import (
     BATCH_NORM_EPSILON,
     FEATURE_DIM,
     FINAL_POOL,
+    FLOW_BOUND_PIXELS,
     HEAD,
     NUM_CLASSES,
     Conv,
@@ -29,6 +31,7 @@ class I3D(nn.Module):
 
     def __init__(self, input_channels: int = 3) -> None:
         super().__init__()
+        self._input_channels = input_channels
         self._layers = i3d_layers(input_channels)
         for layer in self._layers:
             if isinstance(layer, Conv):
@@ -51,7 +54,10 @@ class I3D(nn.Module):
         return network.eval()
 
     def forward(self, clips: Tensor) -> Tensor:
-        """Features [N, 1024] of uint8 clips [N, F, H, W, 3]: the mean over time and space."""
+        """Features [N, 1024] of clips [N, F, H, W, C]: the mean over time and space.
+
+        RGB clips are uint8, flow clips float32 in pixels a tick.
+        """
         return self.maps(clips).mean(dim=(2, 3, 4))
 
     def kinetics_logits(self, clips: Tensor) -> Tensor:
@@ -63,7 +69,11 @@ class I3D(nn.Module):
 
     def maps(self, clips: Tensor) -> Tensor:
         """What the last Inception block gives, [N, 1024, ceil(F / 8), H / 32, W / 32]."""
-        value = clips.permute(0, 4, 1, 2, 3).to(torch.float32) / 127.5 - 1
+        value = clips.permute(0, 4, 1, 2, 3).to(torch.float32)
+        if self._input_channels == FLOW_CHANNELS:
+            value = value.clamp(-FLOW_BOUND_PIXELS, FLOW_BOUND_PIXELS) / FLOW_BOUND_PIXELS
+        else:
+            value = value / 127.5 - 1
         for layer in self._layers:
             if isinstance(layer, MaxPool):
                 value = _max_pool(value, layer)

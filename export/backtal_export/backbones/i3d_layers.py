@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 BATCH_NORM_EPSILON = 1e-3
 FEATURE_DIM = 1024
 NUM_CLASSES = 400
+# The published flow features: values beyond are cut, then divided by it.
+FLOW_BOUND_PIXELS = 20.0
 HEAD = "logits"
 # An average over time and space at once: 16 frames leave 2 x 7 x 7 positions.
 FINAL_POOL = (2, 7, 7)

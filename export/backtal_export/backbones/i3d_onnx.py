@@ -11,12 +11,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto
 
+from backtal.manifest import FLOW_CHANNELS, StreamName
 from backtal_export.backbones.i3d_layers import (
     FEATURE_DIM,
-    Array,
+    FLOW_BOUND_PIXELS,
     Conv,
     Layer,
     MaxPool,
@@ -28,7 +28,7 @@ from backtal_export.backbones.i3d_layers import (
     output_sizes,
     same_padding,
 )
-from backtal_export.onnx_file import to_bytes
+from backtal_export.graph_writer import RGB_CHANNELS, GraphWriter
 
 FRAMES_PER_CLIP = 16
 CROP_PIXELS = 224
@@ -42,42 +42,40 @@ def i3d_rgb_onnx(weights: Weights) -> bytes:
     The same weights give the same bytes.
     """
     graph = _Graph(weights)
-    sizes = (FRAMES_PER_CLIP, CROP_PIXELS, CROP_PIXELS)
     pixels = graph.node("Transpose", ["clips"], perm=[0, 4, 1, 2, 3])
     pixels = graph.node("Cast", [pixels], to=TensorProto.FLOAT)
     pixels = graph.node("Div", [pixels, graph.constant("half_range", np.float32(127.5))])
     value = graph.node("Sub", [pixels, graph.constant("one", np.float32(1))])
-    for layer in i3d_layers(3):
-        value, sizes = graph.layer(layer, value, sizes)
-    value = graph.node("GlobalAveragePool", [value])
-    graph.node("Flatten", [value], output="features", axis=1)
-    clips = helper.make_tensor_value_info(
-        "clips", TensorProto.UINT8, ["N", FRAMES_PER_CLIP, CROP_PIXELS, CROP_PIXELS, 3]
-    )
-    features = helper.make_tensor_value_info("features", TensorProto.FLOAT, ["N", FEATURE_DIM])
-    return to_bytes(
-        helper.make_graph(graph.nodes, "i3d_rgb", [clips], [features], graph.initializers)
-    )
+    return graph.network("i3d_rgb", value, RGB_CHANNELS, stream="rgb")
 
 
-class _Graph:
-    """The nodes so far; every method returns the name of the value it made."""
+def i3d_flow_onnx(weights: Weights) -> bytes:
+    """The model file: `clips` float32 [N, 16, 224, 224, 2] in, `features` float32 [N, 1024] out.
 
+    The flow comes in pixels a tick. As the published features have it, it is cut to
+    +-`FLOW_BOUND_PIXELS` and divided by that, in the graph; the rest is `i3d_rgb_onnx`'s.
+    """
+    graph = _Graph(weights)
+    bound = np.float32(FLOW_BOUND_PIXELS)
+    least, most = graph.constant("least", -bound), graph.constant("most", bound)
+    flow = graph.node("Transpose", ["clips"], perm=[0, 4, 1, 2, 3])
+    flow = graph.node("Clip", [flow, least, most])
+    value = graph.node("Div", [flow, most])
+    return graph.network("i3d_flow", value, FLOW_CHANNELS, stream="flow")
+
+
+class _Graph(GraphWriter):
     def __init__(self, weights: Weights) -> None:
-        self.nodes: list[onnx.NodeProto] = []
-        self.initializers: list[onnx.TensorProto] = []
+        super().__init__()
         self._weights = weights
 
-    def node(
-        self, kind: str, inputs: list[str], *, output: str | None = None, **attributes: Any
-    ) -> str:
-        name = output or f"{kind.lower()}_{len(self.nodes)}"
-        self.nodes.append(helper.make_node(kind, inputs, [name], name=name, **attributes))
-        return name
-
-    def constant(self, name: str, value: Array | np.float32) -> str:
-        self.initializers.append(numpy_helper.from_array(np.asarray(value), name))
-        return name
+    def network(self, name: str, value: str, channels: int, *, stream: StreamName) -> bytes:
+        sizes = (FRAMES_PER_CLIP, CROP_PIXELS, CROP_PIXELS)
+        for layer in i3d_layers(channels):
+            value, sizes = self.layer(layer, value, sizes)
+        value = self.node("GlobalAveragePool", [value])
+        self.node("Flatten", [value], output="features", axis=1)
+        return self.backbone_file(name, stream=stream, feature_dim=FEATURE_DIM)
 
     def layer(self, layer: Layer, value: str, sizes: Triple) -> tuple[str, Triple]:
         if isinstance(layer, Conv):

@@ -1,4 +1,4 @@
-"""Fetch one source archive of the package index by pip, behind its hash."""
+"""Fetch one package's archive from the package index by pip, behind its hash."""
 
 from __future__ import annotations
 
@@ -11,13 +11,15 @@ from pathlib import Path
 from backtal.errors import InvalidFile, MissingDependency, Unavailable
 
 _TIMEOUT_SECONDS = 900
+_SUFFIXES = (".tar.gz", ".whl")
 
 
-def download_sdist(requirement: str, sha256: str, folder: Path) -> Path:
-    """Download the source archive of `requirement` (``name==version``) into `folder`.
+def download_archive(requirement: str, sha256: str, folder: Path) -> Path:
+    """Download the wheel or source archive of `requirement` (``name==version``) into `folder`.
 
-    pip runs a source archive's setup.py to read its metadata, and does so only after the hash
-    has been found right. Mirrors and proxies are those that pip is configured for.
+    The hash says which of a version's archives it is. pip runs a source archive's setup.py to read
+    its metadata, and does so only after the hash has been found right. Mirrors and proxies are
+    those that pip is configured for.
 
     Raises:
         Unavailable: pip found no network or no such archive; its last words are in the message.
@@ -27,13 +29,13 @@ def download_sdist(requirement: str, sha256: str, folder: Path) -> Path:
     wanted = folder / "requirements.txt"
     wanted.write_text(f"{requirement} --hash=sha256:{sha256}\n")
     target = folder / "archives"
-    options = ["--no-deps", "--no-binary", ":all:", "--require-hashes", "--progress-bar", "off"]
+    options = ["--no-deps", "--require-hashes", "--progress-bar", "off"]
     if importlib.util.find_spec("setuptools") is not None:
         # Else pip installs a setuptools of its own first, which takes longer than the download.
         options.append("--no-build-isolation")
     command = [*_pip(folder), "download", *options, "-r", str(wanted), "-d", str(target)]
     output = _run(command, requirement)
-    archives = sorted(target.glob("*.tar.gz"))
+    archives = sorted(path for suffix in _SUFFIXES for path in target.glob(f"*{suffix}"))
     if len(archives) != 1:
         raise Unavailable(f"pip downloaded no archive of {requirement}: {_last_words(output)}")
     return archives[0]

@@ -23,6 +23,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="the model repository; it is made where there is none, and other bundles stay",
     )
+    parser.add_argument(
+        "--weights",
+        action="append",
+        default=[],
+        metavar="BACKBONE=PATH",
+        help="a file of weights for a backbone, say i3d-flow=flow_imagenet.pt; by default its own",
+    )
     parser.add_argument("--name", help="the bundle's name; by default its own")
     parser.add_argument(
         "--target",
@@ -52,6 +59,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Export, saying what is done."""
+    from backtal.backbones import parse_weights
     from backtal_export.gates import Validation, read_thresholds
     from backtal_export.repository import ExportOptions, write_bundle
 
@@ -67,7 +75,8 @@ def run(arguments: argparse.Namespace) -> int:
         thresholds=read_thresholds(arguments.gates),
         validation=validation,
     )
-    write_bundle(arguments.repository, arguments.source, options, say=_say)
+    weights = parse_weights(arguments.weights)
+    write_bundle(arguments.repository, arguments.source, options, say=_say, weights=weights)
     return 0
 
 

@@ -1,0 +1,179 @@
+"""Optical flow by method: seconds a field, distance to OpenCV's TV-L1, and what I3D makes of it.
+
+    python benchmarks/flow.py [--quick] [--json FILE] [--videos FOLDER]
+
+On one clip of 17 frames of each of a few real videos, all methods in one run with the same
+threads. End-point error: the mean length of the difference to OpenCV's TV-L1, in pixels; beside
+it the mean length of that flow itself. Feature cosine: between the I3D flow features of the two,
+the lowest over the clips. **Its weights are seeded, no trained ones**, unless --weights names a
+flow_imagenet.pt: the figure then tests the chain and says little about a trained network.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import torch
+from numpy.typing import NDArray
+
+from backtal.clips import ClipAssembler
+from backtal.flow import flow_fields
+from backtal.manifest import ClipPlan
+from backtal.runtime import PROVIDERS, num_cores, session_options
+from backtal.video import VideoLimits, open_video
+from backtal_export.backbones.i3d_layers import Weights, weight_shapes
+from backtal_export.backbones.i3d_onnx import i3d_flow_onnx
+from backtal_export.backbones.weights import i3d_weights_of
+from backtal_export.flow.tvl1 import Tvl1
+from backtal_export.flow.tvl1_onnx import tvl1_onnx
+
+ROOT = Path(__file__).resolve().parents[1]
+VIDEOS = ("anet_v_GGSY1Qvo990.mp4", "mmskeleton_skateboarding.mp4", "mmaction2_basketball.mp4")
+CLIP = 2
+REFERENCE = "OpenCV TV-L1"
+
+Method = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
+
+
+@dataclass
+class Figures:
+    """Of one method, a value for each clip."""
+
+    seconds_per_field: list[float] = field(default_factory=list)
+    end_point_error: list[float] = field(default_factory=list)
+    feature_cosine: list[float] = field(default_factory=list)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="one video")
+    parser.add_argument("--json", type=Path, metavar="FILE")
+    parser.add_argument("--videos", type=Path, default=ROOT.parent / "shared/media/clips")
+    parser.add_argument("--weights", type=Path, help="flow_imagenet.pt")
+    arguments = parser.parse_args()
+    torch.set_num_threads(num_cores())
+    names = VIDEOS[:1] if arguments.quick else VIDEOS
+    clips = [third_clip(arguments.videos / name) for name in names]
+    weights = (
+        seeded_flow_weights() if arguments.weights is None else i3d_weights_of(arguments.weights, 2)
+    )
+    figures, sizes = measure(clips, weights)
+    show(figures, sizes, seeded=arguments.weights is None)
+    if arguments.json is not None:
+        arguments.json.write_text(json.dumps(flat(figures, sizes), indent=2) + "\n")
+    return 0
+
+
+def third_clip(path: Path) -> NDArray[np.uint8]:
+    """17 frames [17, 224, 224, 3] of a video, as the pipeline would take them."""
+    plan = ClipPlan(flow="tvl1")
+    video = open_video(path, VideoLimits())
+    assembler, clips = ClipAssembler(plan), []
+    try:
+        for window in video.windows(plan, allow_partial=True):
+            clips += list(assembler.add(window))
+            if len(clips) > CLIP:
+                break
+    finally:
+        video.close()
+    return clips[CLIP]
+
+
+def methods() -> dict[str, Method]:
+    network = Tvl1(224).eval()
+    session = onnxruntime.InferenceSession(
+        tvl1_onnx(224), session_options(), providers=list(PROVIDERS)
+    )
+
+    def by_torch(frames: NDArray[np.uint8]) -> NDArray[np.float32]:
+        with torch.inference_mode():
+            return np.asarray(network(torch.from_numpy(frames)).numpy())
+
+    return {
+        REFERENCE: lambda frames: flow_fields(frames, "tvl1"),
+        "OpenCV DIS": lambda frames: flow_fields(frames, "dis"),
+        "TV-L1 network, PyTorch": by_torch,
+        "TV-L1 network, ONNX Runtime": lambda frames: session.run(["flow"], {"frames": frames})[0],
+    }
+
+
+def measure(
+    clips: list[NDArray[np.uint8]], weights: Weights
+) -> tuple[dict[str, Figures], list[float]]:
+    """Each method's figures, and the mean length of the reference's flow by clip."""
+    i3d = onnxruntime.InferenceSession(
+        i3d_flow_onnx(weights), session_options(), providers=list(PROVIDERS)
+    )
+    known = methods()
+    figures = {name: Figures() for name in known}
+    sizes: list[float] = []
+    for frames in clips:
+        reference: NDArray[np.float32] | None = None
+        wanted: NDArray[np.float32] | None = None
+        for name, method in known.items():
+            started = time.perf_counter()
+            flow = method(frames)
+            seconds = (time.perf_counter() - started) / len(flow)
+            (features,) = i3d.run(["features"], {"clips": flow[None]})
+            if reference is None or wanted is None:
+                reference, wanted = flow, features[0]
+                sizes.append(float(np.linalg.norm(flow, axis=-1).mean()))
+            error = np.linalg.norm(flow - reference, axis=-1).mean()
+            lengths = np.linalg.norm(features[0]) * np.linalg.norm(wanted)
+            figures[name].seconds_per_field.append(seconds)
+            figures[name].end_point_error.append(float(error))
+            figures[name].feature_cosine.append(float(features[0] @ wanted / lengths))
+    return figures, sizes
+
+
+def seeded_flow_weights() -> Weights:
+    """Random weights whose activations neither vanish nor grow from layer to layer."""
+    random = np.random.default_rng(5)
+    weights: Weights = {}
+    for name, shape in weight_shapes(2).items():
+        if name.endswith("weight"):
+            values = random.standard_normal(shape) * np.sqrt(2 / np.prod(shape[1:]))
+        elif name.endswith("running_var"):
+            values = random.uniform(0.5, 1.5, shape)
+        else:
+            values = random.uniform(-0.2, 0.2, shape)
+        weights[name] = values.astype(np.float32)
+    return weights
+
+
+def show(figures: dict[str, Figures], sizes: list[float], *, seeded: bool) -> None:
+    print(f"{num_cores()} cores, load {os.getloadavg()[0]:.1f}; {len(sizes)} clips of 16 fields")
+    print(f"mean flow of each clip, pixels: {', '.join(f'{size:.2f}' for size in sizes)}")
+    print(f"I3D flow weights: {'seeded, not trained' if seeded else 'as given'}")
+    print("| method | seconds a field | end-point error, pixels | feature cosine, lowest |")
+    print("| --- | --- | --- | --- |")
+    for name, values in figures.items():
+        errors = ", ".join(f"{error:.3f}" for error in values.end_point_error)
+        print(
+            f"| {name} | {statistics.median(values.seconds_per_field):.3f} | {errors} "
+            f"| {min(values.feature_cosine):.5f} |"
+        )
+
+
+def flat(figures: dict[str, Figures], sizes: list[float]) -> dict[str, float]:
+    result = {"mean_flow_pixels": statistics.mean(sizes)}
+    for name, values in figures.items():
+        key = name.lower().replace(" ", "_").replace(",", "").replace("-", "")
+        result[f"{key}.seconds_per_field"] = statistics.median(values.seconds_per_field)
+        result[f"{key}.end_point_error"] = statistics.mean(values.end_point_error)
+        result[f"{key}.feature_cosine"] = min(values.feature_cosine)
+    return result
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Optical flow as a network, for where it should not leave the GPU."""

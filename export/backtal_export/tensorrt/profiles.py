@@ -1,0 +1,59 @@
+"""The shapes that an engine is built for: from those that the pipeline sends."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from backtal.extraction import CLIPS_PER_BATCH, FIELDS_PER_CALL
+from backtal.manifest import FLOW_CHANNELS, BundleDescription, ClipPlan, StreamName
+from backtal.pipeline import CAS_CHUNK_POSITIONS
+from backtal_export.graph_writer import RGB_CHANNELS
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class ShapeProfile:
+    """An input's smallest and largest shape, and the one that the engine is tuned for.
+
+    Raises ValueError unless they have one rank and smallest <= usual <= largest everywhere.
+    """
+
+    name: str
+    smallest: Shape
+    usual: Shape
+    largest: Shape
+
+    def __post_init__(self) -> None:
+        ranks = {len(self.smallest), len(self.usual), len(self.largest)}
+        ordered = all(
+            1 <= low <= middle <= high
+            for low, middle, high in zip(self.smallest, self.usual, self.largest, strict=False)
+        )
+        if len(ranks) > 1 or not ordered:
+            raise ValueError(
+                f"{self.name}: {self.smallest} <= {self.usual} <= {self.largest} does not hold"
+            )
+
+
+def clips_profile(plan: ClipPlan, stream: StreamName) -> ShapeProfile:
+    """A backbone's `clips`: from one, the rest of a video, to a whole batch."""
+    channels = RGB_CHANNELS if stream == "rgb" else FLOW_CHANNELS
+    clip = (plan.frames_per_clip, plan.crop_pixels, plan.crop_pixels, channels)
+    whole = (CLIPS_PER_BATCH, *clip)
+    return ShapeProfile("clips", (1, *clip), whole, whole)
+
+
+def frames_profile(plan: ClipPlan) -> ShapeProfile:
+    """The flow network's `frames`: from two, one field, to those of a whole call."""
+    frame = (plan.crop_pixels, plan.crop_pixels, RGB_CHANNELS)
+    whole = (FIELDS_PER_CALL + 1, *frame)
+    return ShapeProfile("frames", (2, *frame), whole, whole)
+
+
+def features_profile(description: BundleDescription) -> ShapeProfile:
+    """The CAS network's `features`: from one position to a chunk with its halo at both ends."""
+    longest = CAS_CHUNK_POSITIONS + 2 * description.cas.halo_positions
+    usual = min(description.grid.window_positions, longest)
+    dim = description.feature_dim
+    return ShapeProfile("features", (1, dim, 1), (1, dim, usual), (1, dim, longest))
