@@ -30,7 +30,8 @@ from torch.nn import functional
 
 from backtal.networks import num_cores, open_network
 from backtal.precision import processor_has_bfloat16
-from backtal_export.cas_network import FORMS, Form, cas_onnx
+from backtal_export.affinity_forms import FORMS, Form
+from backtal_export.cas_network import cas_onnx
 from backtal_export.runtimes import Runtime, choose_runtime
 from backtal_training.affinity import affinity
 from backtal_training.network import LEAKY_SLOPE, BackTALNetwork, NetworkSettings

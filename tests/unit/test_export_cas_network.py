@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import onnx
 import onnxruntime
@@ -8,6 +10,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from backtal.networks import OpenNetwork, open_network
+from backtal.pipeline import chunked_cas
+from backtal.stages import CasOutput
 from backtal_export.affinity_forms import FORMS, affinity_parts
 from backtal_export.backbones.i3d_layers import HEAD
 from backtal_export.cas_network import CasNetwork, cas_onnx
@@ -62,6 +67,34 @@ def test_the_model_file_answers_as_torch_at_lengths_it_was_not_traced_with(
             assert magnitude.shape == (batch, length)
             np.testing.assert_allclose(cas, wanted_cas, atol=1e-4, rtol=1e-4)
             np.testing.assert_allclose(magnitude, wanted_magnitude, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("layout", ["paper", "released"])
+def test_chunks_with_a_halo_of_4_are_the_whole(layout, tmp_path) -> None:
+    path = tmp_path / "model.onnx"
+    path.write_bytes(cas_onnx(make_network(layout)))
+    stages = OnlyCas(open_network(path, "onnxruntime", "float32", 1))
+    features = np.random.default_rng(2).standard_normal((10, 61)).astype(np.float32)
+    whole = stages.cas(features[None])
+    for chunk in (1, 7, 60):
+        pieces = chunked_cas(stages, features, halo_positions=4, chunk_positions=chunk)
+        np.testing.assert_allclose(pieces.cas, whole.cas, atol=1e-6)
+        np.testing.assert_allclose(pieces.magnitude, whole.magnitude, atol=1e-6)
+    short = chunked_cas(stages, features, halo_positions=3, chunk_positions=7)
+    assert np.abs(short.cas - whole.cas).max() > 1e-4
+
+
+@dataclass(frozen=True)
+class OnlyCas:
+    """Stages of a bundle that is given features."""
+
+    network: OpenNetwork
+
+    def features(self, stream, clips):
+        raise AssertionError("no clips are given")
+
+    def cas(self, features) -> CasOutput:
+        return CasOutput(*self.network.run(["cas", "magnitude"], {"features": features}))
 
 
 def test_the_layouts_answer_differently() -> None:
