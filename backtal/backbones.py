@@ -73,10 +73,17 @@ def write_backbones(
     weights: files of weights by backbone, for those that shall not use their own. A plan that
     does not say how flow is computed gets TV-L1 where a backbone takes flow.
 
-    Raises what `find_backbone` does; InvalidArgument for weights of a backbone that is not named;
-    InvalidFile where two backbones are of one stream.
+    Raises what `find_backbone` does; InvalidArgument for weights of a backbone that is not named,
+    and for a plan whose clips have another size than backbones take; InvalidFile where two
+    backbones are of one stream.
     """
     check_weights(weights, names)
+    wanted = ClipPlan()
+    if (plan.frames_per_clip, plan.crop_pixels) != (wanted.frames_per_clip, wanted.crop_pixels):
+        raise InvalidArgument(
+            f"the clip plan has {plan.frames_per_clip} frames of {plan.crop_pixels} pixels a clip, "
+            f"backbones take {wanted.frames_per_clip} of {wanted.crop_pixels}"
+        )
     backbones: list[Backbone] = []
     networks: dict[StreamName, Network] = {}
     for name in names:

@@ -152,3 +152,11 @@ def test_weights_and_plans_of_the_wrong_place_are_refused(added, tmp_path: Path)
         run("features", [*words, "--bundle", "x/y", "--weights", "i3d-rgb=x"])
     with pytest.raises(InvalidFile, match="name a stream twice"):
         run("features", [*words, "--backbone", "mean-colour", "--backbone", "mean-colour"])
+    (tmp_path / "plan.yaml").write_text("crop_pixels: 112\n")
+    with pytest.raises(
+        InvalidArgument, match="16 frames of 112 pixels a clip, backbones take 16 of"
+    ):
+        run(
+            "features",
+            [*words, "--backbone", "mean-colour", "--clip-plan", str(tmp_path / "plan.yaml")],
+        )
