@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
@@ -26,6 +26,23 @@ class Batch:
     video_labels: Tensor
     click_labels: Tensor
     frame_labels: Tensor
+
+    @property
+    def num_videos(self) -> int:
+        """B."""
+        return int(self.features.shape[0])
+
+    def to(self, device: torch.device) -> Batch:
+        """The same batch on `device`."""
+        if device.type == "cpu":
+            return self
+        return Batch(*(getattr(self, field.name).to(device) for field in fields(self)))
+
+    def share(self, rank: int, num_processes: int) -> Batch:
+        """Every `num_processes`-th video from `rank` on; there may be none."""
+        if num_processes == 1:
+            return self
+        return Batch(*(getattr(self, field.name)[rank::num_processes] for field in fields(self)))
 
 
 def make_batch(

@@ -1,7 +1,7 @@
 """The losses: METHOD, Losses. No loop over videos, clicks or pairs; any of them may be absent.
 
 Every term is a mean over what it speaks of (clicks, or videos with clicks); where there is none
-of that in a batch, the term is 0.
+of that in a batch, the term is 0. On a GPU nothing waits for a value.
 """
 
 from __future__ import annotations
@@ -106,7 +106,8 @@ def top_k_members(cas: Tensor, mask: Tensor, ratio: float) -> Tensor:
     lengths = mask.sum(dim=1)
     # In float64, as Python has it: float32 would round some products up to the next integer.
     counts = (lengths.double() * ratio).long().clamp(min=1)
-    most = int(counts.max())
+    # Of the longest video there can be: the longest one's length would have to be waited for.
+    most = max(1, int(mask.shape[1] * ratio))
     positions = cas.detach().masked_fill(~mask[:, None], -torch.inf).topk(most, dim=2).indices
     kept = torch.arange(most, device=cas.device) < counts[:, None, None]
     members = torch.zeros_like(cas, dtype=torch.bool)
@@ -124,6 +125,9 @@ def _clicks(output: NetworkOutput, video_labels: Tensor, click_labels: Tensor) -
             f"click_labels have shape {list(click_labels.shape)}, expected {[batch, positions]}"
         )
     clicks = click_labels == channels - 1
+    if click_labels.device.type != "cpu":
+        # Looking would wait for the device; batches are right by their making.
+        return clicks
     if bool((clicks != (click_labels != NO_CLICK)).any()):
         raise InvalidArgument(f"click_labels hold other values than {channels - 1} and {NO_CLICK}")
     if bool((clicks & ~output.mask).any()):

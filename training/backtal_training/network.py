@@ -51,6 +51,14 @@ class NetworkOutput:
     foreground: Tensor
     mask: Tensor
 
+    def float(self) -> NetworkOutput:
+        """In float32 at least, as the losses want it."""
+        base, suppressed, embedding, foreground = (
+            one if one.dtype in (torch.float32, torch.float64) else one.float()
+            for one in (self.base.cas, self.suppressed.cas, self.embedding, self.foreground)
+        )
+        return NetworkOutput(Branch(base), Branch(suppressed), embedding, foreground, self.mask)
+
 
 class _Filter(nn.Module):
     """The foreground filter w: how much a position belongs to any action."""
@@ -171,7 +179,10 @@ class BackTALNetwork(nn.Module):
         batch, _, positions = features.shape
         if lengths.shape != (batch,):
             raise InvalidArgument(f"lengths have shape {list(lengths.shape)}, expected [{batch}]")
-        if int(lengths.min()) < 1 or int(lengths.max()) > positions:
+        # On a GPU looking would wait for it; a batch's lengths are right by its making.
+        if lengths.device.type == "cpu" and (
+            int(lengths.min()) < 1 or int(lengths.max()) > positions
+        ):
             raise InvalidArgument(f"lengths {lengths.tolist()} are not within 1 and {positions}")
 
 
