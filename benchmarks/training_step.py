@@ -77,6 +77,13 @@ class Measured:
     peak_bytes: int
 
 
+MEMORY_CASES: tuple[tuple[str, bool, Layout], ...] = (
+    ("literal", True, "released"),
+    ("paper", False, "paper"),
+    ("released", False, "released"),
+)
+
+
 class LiteralNetwork(BackTALNetwork):
     """The network with nothing shared and nothing computed again."""
 
@@ -179,6 +186,22 @@ def measure(case: Case) -> Measured:
     return Measured(seconds, _peak_bytes() - before)
 
 
+def check_forms_agree() -> None:
+    """Both forms of a small network give the same CAS; else there is nothing to compare."""
+    layouts: tuple[Layout, ...] = ("paper", "released")
+    for layout in layouts:
+        small = NetworkSettings(
+            layout=layout, feature_dim=12, num_classes=3, hidden_dim=9, dropout=0.0
+        )
+        torch.manual_seed(0)
+        ours, literal = BackTALNetwork(small), LiteralNetwork(small)
+        literal.load_state_dict(ours.state_dict())
+        features = torch.randn(2, 12, 11)
+        one, other = ours(features), literal(features)
+        torch.testing.assert_close(one.base.cas, other.base.cas)
+        torch.testing.assert_close(one.suppressed.cas, other.suppressed.cas)
+
+
 def in_own_process(case: Case) -> Measured:
     """The same, so that a peak is this case's alone."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
@@ -215,6 +238,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, metavar="N")
     chosen = parser.parse_args(words)
     torch.set_num_threads(chosen.threads)
+    check_forms_agree()
     steps = 2 if chosen.quick else 4
     timed = {
         "literal": Case(True, "released", "float32", chosen.batch, 2, chosen.threads),
@@ -229,11 +253,7 @@ def main(words: Sequence[str] | None = None) -> int:
     memory_batch = chosen.batch if chosen.quick else chosen.memory_batch
     peaks = {
         name: in_own_process(Case(literal, layout, "float32", memory_batch, 1, chosen.threads))
-        for name, literal, layout in (
-            ("literal", True, "released"),
-            ("paper", False, "paper"),
-            ("released", False, "released"),
-        )
+        for name, literal, layout in MEMORY_CASES
     }
     flops = needed_flops(chosen.batch)
     print(f"{chosen.threads} threads, matrix rate {rate / 1e9:.0f} GFLOP/s (float32)")
