@@ -124,7 +124,7 @@ class FeatureExtractor:
 
     def _check_streams(self) -> None:
         for backbone in self._description.backbones:
-            if backbone.stream != "rgb":
+            if backbone.stream != "rgb" or backbone.stream not in self._manifest.backbones:
                 raise InvalidArgument(
                     f"bundle {self._description.name} needs the stream {backbone.stream!r}, which "
                     f"is not computed from videos: send features"

@@ -121,7 +121,11 @@ class Network(Settings):
 
 
 class Manifest(Settings):
-    """A bundle as it is served."""
+    """A bundle as it is served.
+
+    Where a stream of the description has no network in `backbones`, the bundle takes features of
+    the backbone that the description names, and no video.
+    """
 
     schema_version: Literal[1] = 1
     description: BundleDescription
@@ -132,7 +136,7 @@ class Manifest(Settings):
     @model_validator(mode="after")
     def _consistent(self) -> Manifest:
         wanted = {backbone.stream for backbone in self.description.backbones}
-        if set(self.backbones) != wanted:
+        if not set(self.backbones) <= wanted:
             raise ValueError(f"networks for {sorted(self.backbones)}, streams {sorted(wanted)}")
         return self
 

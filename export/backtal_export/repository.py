@@ -62,10 +62,13 @@ def _kinetics400(weights: Weights, backbone: bytes, name: str | None) -> Exporte
 
 def _checkpoint(folder: Path, backbone: bytes, name: str | None) -> Exported:
     from backtal_export.cas_network import cas_onnx
+    from backtal_training.bundle import PUBLISHED_BACKBONES
     from backtal_training.checkpoint import load
 
     checkpoint, network = load(folder)
     description = _named(checkpoint.bundle, name)
+    if all(part.name.startswith(PUBLISHED_BACKBONES) for part in description.backbones):
+        return Exported(description, {}, cas_onnx(network), checkpoint.training)
     strange = [part.name for part in description.backbones if part.name != kinetics400.I3D_RGB_NAME]
     if strange:
         raise InvalidArgument(
