@@ -38,13 +38,17 @@ def write_bundle(
     """
     if source != kinetics400.NAME and not Path(source).is_dir():
         raise NotFound(f"no such checkpoint folder: {source}, nor is it {kinetics400.NAME}")
-    weights = i3d_rgb_weights(say) if weights is None else weights
-    backbone = i3d_rgb_onnx(weights)
-    if source == kinetics400.NAME:
-        exported = _kinetics400(weights, backbone, name)
-    else:
+    exported = None
+    if source != kinetics400.NAME:
         say(f"tracing the CAS network of {source}")
-        exported = _checkpoint(Path(source), backbone, name)
+        exported = _features_only(Path(source), name)
+    if exported is None:
+        weights = i3d_rgb_weights(say) if weights is None else weights
+        backbone = i3d_rgb_onnx(weights)
+        if source == kinetics400.NAME:
+            exported = _kinetics400(weights, backbone, name)
+        else:
+            exported = _checkpoint(Path(source), backbone, name)
     manifest = write_exported(repository, exported)
     models = [*(network.model for network in manifest.backbones.values()), manifest.cas.model]
     say(f"wrote the bundle {exported.description.name} to {repository}, on {', '.join(models)}")
@@ -60,15 +64,25 @@ def _kinetics400(weights: Weights, backbone: bytes, name: str | None) -> Exporte
     )
 
 
-def _checkpoint(folder: Path, backbone: bytes, name: str | None) -> Exported:
+def _features_only(folder: Path, name: str | None) -> Exported | None:
+    """A checkpoint for published features, whose backbone nobody has; None for any other."""
     from backtal_export.cas_network import cas_onnx
     from backtal_training.bundle import PUBLISHED_BACKBONES
     from backtal_training.checkpoint import load
 
     checkpoint, network = load(folder)
     description = _named(checkpoint.bundle, name)
-    if all(part.name.startswith(PUBLISHED_BACKBONES) for part in description.backbones):
-        return Exported(description, {}, cas_onnx(network), checkpoint.training)
+    if not all(part.name.startswith(PUBLISHED_BACKBONES) for part in description.backbones):
+        return None
+    return Exported(description, {}, cas_onnx(network), checkpoint.training)
+
+
+def _checkpoint(folder: Path, backbone: bytes, name: str | None) -> Exported:
+    from backtal_export.cas_network import cas_onnx
+    from backtal_training.checkpoint import load
+
+    checkpoint, network = load(folder)
+    description = _named(checkpoint.bundle, name)
     strange = [part.name for part in description.backbones if part.name != kinetics400.I3D_RGB_NAME]
     if strange:
         raise InvalidArgument(
