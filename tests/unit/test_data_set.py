@@ -13,6 +13,7 @@ import yaml
 from backtal.annotations import GroundTruth
 from backtal.cli import main
 from backtal.errors import InvalidFile, NotFound
+from backtal.features import FeatureSequence
 from backtal.localization.presets import PRESETS
 from backtal.published import PublishedFeatures, save_published
 from backtal_training.data_set import DataSet, find, load_split
@@ -120,6 +121,33 @@ def test_a_wrong_published_file_is_named_with_its_reason(
     save_published(tmp_path / "train" / "video_002.npz", published("video_002", **changes))
     with pytest.raises(InvalidFile, match=rf"video_002\.npz: .*{message}"):
         load_split(data_set, root, "training")
+
+
+def test_features_go_to_the_published_layout_and_back(tmp_path: Path) -> None:
+    path = write(tmp_path)
+    assert main(["datasets", "export", str(path), "--to", str(tmp_path / "out")]) == 0
+    for name in ("truth.json", "mine.yaml"):
+        (tmp_path / "out" / name).write_text((tmp_path / name).read_text())
+    raw = yaml.safe_load(path.read_text())
+    raw |= {"layout": "published", "features": ["train", "test"]}
+    raw |= {"clicks": {"source": "published"}}
+    raw["recipe"] |= {"temporal": "resize", "localization": {"preset": "released"}}
+    (tmp_path / "out" / "mine.yaml").write_text(yaml.safe_dump(raw))
+    there, root = find(str(tmp_path / "out" / "mine.yaml"))
+    resized = DataSet.model_validate(yaml.safe_load(path.read_text()) | {"recipe": raw["recipe"]})
+    for ours, theirs in zip(
+        load_split(resized, tmp_path, "training").samples,
+        load_split(there, root, "training").samples,
+        strict=True,
+    ):
+        np.testing.assert_allclose(theirs.features, ours.features, atol=1e-4)
+        assert theirs.click_positions.tolist() == ours.click_positions.tolist()
+    words = ["datasets", "import", str(tmp_path / "out" / "mine.yaml")]
+    assert main([*words, "--to", str(tmp_path / "again")]) == 0
+    again = FeatureSequence.load(tmp_path / "again" / "video_009.npz")
+    video = CORPUS.truth.videos["video_009"]
+    assert again.num_clips == POSITIONS
+    assert again.num_frames_decoded == round(video.duration_seconds * 25)
 
 
 def test_a_missing_file_is_an_error_and_no_smaller_set(tmp_path: Path) -> None:

@@ -1,7 +1,9 @@
-"""Check a data set: open every file, and say what it holds and what is wrong with it.
+"""Check a data set, or bring its features into the published layout and back.
 
-`backtal datasets check DATASET`: a YAML file, or one of the built-in ones (thumos14,
-activitynet12, hacs; own.yaml is there to be copied). Exit code 1 where anything is wrong.
+`check` opens every file and says what the data set holds and what is wrong with it; exit code 1
+where anything is. `export` writes features of ours as BackTAL's code reads them, `import` writes
+published ones as features v1, which `evaluate` takes. A data set is a YAML file, or one of the
+built-in ones: thumos14, activitynet12, hacs (own.yaml is there to be copied).
 """
 
 from __future__ import annotations
@@ -18,24 +20,39 @@ if TYPE_CHECKING:
     from backtal_training.data_set_report import SplitReport
 
 PROBLEMS_SHOWN = 20
+_ACTIONS = {
+    "check": "open every file and report",
+    "export": "write features of ours in the published layout",
+    "import": "write published features as features v1",
+}
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
     actions = parser.add_subparsers(title="actions", dest="action", metavar="ACTION", required=True)
-    check = actions.add_parser("check", help="open every file and report")
-    check.add_argument("data_set", metavar="DATASET", help="YAML file, or a built-in name")
-    check.add_argument("--root", type=Path, metavar="DIR", help="default: the YAML file's folder")
-    check.add_argument("--json", type=Path, metavar="FILE", help="write the figures")
+    for name, summary in _ACTIONS.items():
+        action = actions.add_parser(name, help=summary)
+        action.add_argument("data_set", metavar="DATASET", help="YAML file, or a built-in name")
+        action.add_argument("--root", type=Path, metavar="DIR", help="default: the YAML's folder")
+        if name == "check":
+            action.add_argument("--json", type=Path, metavar="FILE", help="write the figures")
+        else:
+            action.add_argument("--to", type=Path, required=True, metavar="DIR")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print the report. 1 where a file is missing or wrong."""
+    """Do the action. 1 where `check` finds a file that is missing or wrong."""
     from backtal_training.data_set import find
     from backtal_training.data_set_report import report
+    from backtal_training.published_layout import export_published, import_published
 
     data_set, root = find(arguments.data_set)
-    reports = list(report(data_set, arguments.root or root))
+    root = arguments.root or root
+    if arguments.action != "check":
+        write = export_published if arguments.action == "export" else import_published
+        print(f"{write(data_set, root, arguments.to)} files written to {arguments.to}")
+        return 0
+    reports = list(report(data_set, root))
     _show(data_set.name, reports)
     if arguments.json is not None:
         text = json.dumps([asdict(one) for one in reports], indent=1)
