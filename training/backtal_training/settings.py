@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -12,6 +12,7 @@ from backtal.manifest import Grid
 from backtal.settings import Settings
 from backtal_training.losses import LossSettings
 from backtal_training.network import NetworkSettings
+from backtal_training.relabel import RelabelSettings
 
 DEMO_RECIPE = Path(__file__).with_name("recipes") / "demo.yaml"
 
@@ -81,16 +82,19 @@ class Recipe(Settings):
 
     `temporal` is ``windows`` (a random window of T positions of a longer video, a shorter one
     whole: what is served) or ``resize`` (the paper: each video resized linearly to T positions,
-    which goes with the `released` localization).
+    which goes with the `released` localization). With several `time_scales`, each window is of
+    one of them, by chance: twice as slow with 0.5, twice as fast with 2.
     """
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_.-]*$", description="of the bundle")
     seed: int = Field(default=0, ge=0)
     temporal: Literal["windows", "resize"] = "windows"
+    time_scales: tuple[Annotated[float, Field(gt=0)], ...] = Field(default=(1.0,), min_length=1)
     grid: Grid
     network: WidthSettings = WidthSettings()
     losses: LossSettings = LossSettings()
     optimizer: OptimizerSettings = OptimizerSettings()
+    relabel: RelabelSettings = RelabelSettings()
     selection: SelectionSettings = SelectionSettings()
     localization: LocalizationSettings = LocalizationSettings()
 
@@ -107,6 +111,8 @@ class Recipe(Settings):
                 f"temporal {self.temporal!r} does not go with localization.preset "
                 f"{self.localization.preset!r}: resize goes with released, windows with windowed"
             )
+        if self.temporal == "resize" and self.time_scales != (1.0,):
+            raise ValueError("time_scales go with temporal 'windows'")
         return self
 
     @property

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from backtal_training.adam import Adam
 from backtal_training.batches import Batch
-from backtal_training.losses import frame_losses, losses
+from backtal_training.losses import frame_losses, losses, pseudo_losses
 from backtal_training.network import BackTALNetwork
 from backtal_training.processes import Processes
 from backtal_training.settings import Recipe, Supervision
@@ -61,7 +61,11 @@ def batch_losses(
     output = output.float()
     if supervision == "frames":
         return {"total": frame_losses(output, batch.frame_labels, recipe.losses)}
-    return dict(vars(losses(output, batch.video_labels, batch.click_labels, recipe.losses)))
+    terms = dict(vars(losses(output, batch.video_labels, batch.click_labels, recipe.losses)))
+    if recipe.relabel.pseudo_weight:
+        terms["pseudo"] = pseudo_losses(output, batch.frame_labels)
+        terms["total"] = terms["total"] + recipe.relabel.pseudo_weight * terms["pseudo"]
+    return terms
 
 
 @torch.no_grad()

@@ -25,6 +25,7 @@ from backtal_training.batches import make_batch
 from backtal_training.datasets import Sample, hold_out, truth_of
 from backtal_training.network import BackTALNetwork
 from backtal_training.processes import Processes
+from backtal_training.relabel import relabelled, spread_clicks, without_frames
 from backtal_training.schedule import learning_rate
 from backtal_training.settings import Recipe, Supervision
 from backtal_training.state import (
@@ -137,6 +138,8 @@ class _Training:
     ) -> None:
         self.processes = processes
         self.progress = Progress("")
+        if supervision != "frames":
+            samples = [spread_clicks(without_frames(one), recipe.relabel) for one in samples]
         self._samples, self._recipe = samples, recipe
         self._description, self._supervision = description, supervision
         self._network = _new_network(recipe, description).to(processes.device)
@@ -215,13 +218,14 @@ class _Training:
         random = np.random.default_rng((recipe.seed, number))
         # Dropout: other masks in each epoch and process, the same ones when an epoch is repeated.
         torch.manual_seed(int(random.integers(2**62)) + self.processes.rank)
-        order = random.permutation(len(self._samples))
+        samples = self._samples_of(number)
+        order = random.permutation(len(samples))
         firsts = range(0, len(order), settings.batch_videos)
         sums: dict[str, Tensor] = {}
         self._network.train()
         for first in firsts:
-            chosen = [self._samples[i] for i in order[first : first + settings.batch_videos]]
-            batch = make_batch(chosen, recipe.grid.window_positions, random)
+            chosen = [samples[i] for i in order[first : first + settings.batch_videos]]
+            batch = make_batch(chosen, recipe.grid.window_positions, random, recipe.time_scales)
             self._adam.learning_rate = learning_rate(settings, self._adam.num_steps, len(firsts))
             terms = step(
                 self._network, self._adam, batch, recipe, self._supervision, self.processes
@@ -232,6 +236,14 @@ class _Training:
             if settings.ema_decay is not None:
                 move_average(self.average, self._network, settings.ema_decay, self._adam.num_steps)
         return self._finite(sums, number)
+
+    def _samples_of(self, number: int) -> Sequence[Sample]:
+        """What epoch `number` learns from: from some epoch on, as the teacher relabels it."""
+        settings = self._recipe.relabel
+        is_weak = self._supervision != "frames"
+        if is_weak and settings.needs_teacher and number >= settings.from_epoch:
+            return relabelled(list(activations(self.average, self._samples)), settings)
+        return self._samples
 
     def _finite(self, sums: dict[str, Tensor], number: int) -> dict[str, float]:
         """The sums over the processes as numbers; refused where the loss is none."""
