@@ -77,13 +77,6 @@ class Measured:
     peak_bytes: int
 
 
-MEMORY_CASES: tuple[tuple[str, bool, Layout], ...] = (
-    ("literal", True, "released"),
-    ("paper", False, "paper"),
-    ("released", False, "released"),
-)
-
-
 class LiteralNetwork(BackTALNetwork):
     """The network with nothing shared and nothing computed again."""
 
@@ -231,48 +224,46 @@ def has_bfloat16() -> bool:
 
 def main(words: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="one step of each, small memory test")
+    parser.add_argument("--quick", action="store_true", help="batches of 2 instead of 16")
     parser.add_argument("--json", type=Path, metavar="FILE")
-    parser.add_argument("--batch", type=int, default=2, metavar="B", help="of the timed steps")
-    parser.add_argument("--memory-batch", type=int, default=16, metavar="B")
+    parser.add_argument("--batch", type=int, metavar="B", help="default: 16, with --quick 2")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, metavar="N")
     chosen = parser.parse_args(words)
     torch.set_num_threads(chosen.threads)
     check_forms_agree()
-    steps = 2 if chosen.quick else 4
-    timed = {
-        "literal": Case(True, "released", "float32", chosen.batch, 2, chosen.threads),
-        "paper": Case(False, "paper", "float32", chosen.batch, steps, chosen.threads),
-        "released": Case(False, "released", "float32", chosen.batch, steps, chosen.threads),
+    batch = chosen.batch or (2 if chosen.quick else 16)
+    cases = {
+        "literal": Case(True, "released", "float32", batch, 2, chosen.threads),
+        "paper": Case(False, "paper", "float32", batch, 3, chosen.threads),
+        "released": Case(False, "released", "float32", batch, 2, chosen.threads),
     }
     if has_bfloat16():
-        timed["bfloat16"] = Case(False, "paper", "bfloat16", chosen.batch, steps, chosen.threads)
-    rate = matrix_rate(torch.float32, (2048, 4096))
-    results = {name: in_own_process(case) for name, case in timed.items()}
-    rate = max(rate, matrix_rate(torch.float32, (2048, 4096)))
-    memory_batch = chosen.batch if chosen.quick else chosen.memory_batch
-    peaks = {
-        name: in_own_process(Case(literal, layout, "float32", memory_batch, 1, chosen.threads))
-        for name, literal, layout in MEMORY_CASES
-    }
-    flops = needed_flops(chosen.batch)
+        cases["bfloat16"] = Case(False, "paper", "bfloat16", batch, 3, chosen.threads)
+    rates, results = [], {}
+    for name, case in cases.items():
+        rates.append(matrix_rate(torch.float32, (2048, 4096)))
+        results[name] = in_own_process(case)
+    rate = max(rates)
+    flops = needed_flops(batch)
     print(f"{chosen.threads} threads, matrix rate {rate / 1e9:.0f} GFLOP/s (float32)")
-    print(f"a step of {chosen.batch} videos must compute {flops / 1e9:.0f} GFLOP")
+    print(f"a step of {batch} videos must compute {flops / 1e9:.0f} GFLOP")
     for name, one in results.items():
         share = flops / one.seconds / rate
-        print(f"{name:10} {one.seconds:7.2f} s a step  {share:5.0%} of the float32 matrix rate")
-    for name, one in peaks.items():
-        print(f"{name:10} {one.peak_bytes / 2**20:7.0f} MiB at most, {memory_batch} videos")
+        print(
+            f"{name:10} {one.seconds:7.2f} s a step  {share:5.0%} of the float32 matrix rate  "
+            f"{one.peak_bytes / 2**20:6.0f} MiB at most"
+        )
+    literal, paper, released = (results[name] for name in ("literal", "paper", "released"))
     figures = {
-        "share_of_matrix_rate": flops / results["paper"].seconds / rate,
-        "share_of_matrix_rate_released": flops / results["released"].seconds / rate,
-        "share_of_matrix_rate_literal": flops / results["literal"].seconds / rate,
-        "step_over_literal": results["paper"].seconds / results["literal"].seconds,
-        "memory_over_literal": peaks["paper"].peak_bytes / peaks["literal"].peak_bytes,
-        "memory_over_literal_released": peaks["released"].peak_bytes / peaks["literal"].peak_bytes,
+        "share_of_matrix_rate": flops / paper.seconds / rate,
+        "share_of_matrix_rate_released": flops / released.seconds / rate,
+        "share_of_matrix_rate_literal": flops / literal.seconds / rate,
+        "step_over_literal": paper.seconds / literal.seconds,
+        "memory_over_literal": paper.peak_bytes / literal.peak_bytes,
+        "memory_over_literal_released": released.peak_bytes / literal.peak_bytes,
     }
     if "bfloat16" in results:
-        figures["bf16_over_float32"] = results["paper"].seconds / results["bfloat16"].seconds
+        figures["bf16_over_float32"] = paper.seconds / results["bfloat16"].seconds
     if chosen.json is not None:
         chosen.json.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
     return 0

@@ -38,9 +38,11 @@ RECIPE: dict[str, Any] = {
 }
 
 
-def recipe(**changes: dict[str, Any]) -> Recipe:
-    raw = {key: value | changes.get(key, {}) for key, value in RECIPE.items() if key != "name"}
-    return parse(Recipe, {"name": "tiny", **raw}, source="the test")
+def recipe(**changes: Any) -> Recipe:
+    raw = dict(RECIPE)
+    for section, change in changes.items():
+        raw[section] = {**raw.get(section, {}), **change}
+    return parse(Recipe, raw, source="the test")
 
 
 def samples(subset: str = "training") -> list[Sample]:

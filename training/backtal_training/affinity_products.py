@@ -93,7 +93,9 @@ class _Weighted(Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         rows, affinity, matrix = ctx.saved_tensors
         gradient = gradients[0].to(rows.dtype).contiguous()
-        of_weight = _product_over_positions(gradient, _unfolded(rows, affinity, ctx.pieces))
+        unfolded = _unfolded(rows, affinity, ctx.pieces)
+        of_weight = gradient.flatten(0, 1).T @ unfolded.flatten(0, 1)
+        del unfolded
         of_unfolded = gradient @ matrix
         of_rows = torch.zeros_like(rows)
         of_affinity = torch.zeros_like(affinity, dtype=ctx.types[1])
@@ -158,11 +160,15 @@ class _UnfilteredAndFiltered(Function):
             of_affinity[:, piece.block, targets] += _inner(
                 unfiltered[:, targets], around, ctx.types[0]
             )
-            of_product = torch.zeros_like(product)
+            of_product = torch.empty_like(product)
+            if piece.tap != 1:
+                of_product[:, -1 if piece.tap == 0 else 0] = 0
             torch.mul(unfiltered[:, targets], factor, out=of_product[:, sources])
             of_product[:, sources].addcmul_(filtered[:, targets], factor * weights)
-            of_matrix[:, piece.columns(num_channels)] = _product_over_positions(
-                of_product, rows[..., piece.channels]
+            torch.mm(
+                of_product.flatten(0, 1).T,
+                rows[..., piece.channels].flatten(0, 1),
+                out=of_matrix[:, piece.columns(num_channels)],
             )
         of_weight = _as_weight(of_matrix, num_channels).to(ctx.types[2])
         return None, of_affinity, of_foreground, of_weight, None
@@ -186,7 +192,10 @@ def _as_weight(matrix: Tensor, num_channels: int) -> Tensor:
 def _unfolded(rows: Tensor, affinity: Tensor, pieces: tuple[Piece, ...]) -> Tensor:
     """[B, T, 3 * D]: each position's neighbours, weighted."""
     batch, length, num_channels = rows.shape
-    unfolded = rows.new_zeros(batch, length, TAPS * num_channels)
+    unfolded = rows.new_empty(batch, length, TAPS * num_channels)
+    # Beyond the ends: the left neighbour of the first position, the right one of the last.
+    unfolded[:, 0, :num_channels] = 0
+    unfolded[:, -1, -num_channels:] = 0
     for piece in pieces:
         targets, sources = piece.spans(length)
         torch.mul(
@@ -195,11 +204,6 @@ def _unfolded(rows: Tensor, affinity: Tensor, pieces: tuple[Piece, ...]) -> Tens
             out=unfolded[:, targets, piece.columns(num_channels)],
         )
     return unfolded
-
-
-def _product_over_positions(left: Tensor, right: Tensor) -> Tensor:
-    """[B, T, M] and [B, T, N] -> [M, N]."""
-    return left.flatten(0, 1).T @ right.flatten(0, 1)
 
 
 def _inner(left: Tensor, right: Tensor, dtype: torch.dtype) -> Tensor:
