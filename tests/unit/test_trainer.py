@@ -122,6 +122,14 @@ def environment(**variables: str) -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": "1", **variables}
 
 
+def wait_for_newer(state: Path, before: int, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 300
+    while not (state.exists() and state.stat().st_mtime_ns > before):
+        assert process.poll() is None, "the run ended before it was killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
 def test_killed_in_the_middle_of_an_epoch(folder: Path) -> None:
     """SIGKILL for a real process, twice, at no particular moment; then the command once more."""
     chosen = recipe(optimizer={"epochs": 40})
@@ -135,20 +143,18 @@ def test_killed_in_the_middle_of_an_epoch(folder: Path) -> None:
     state = folder / "killed.state"
     for _ in range(2):
         before = state.stat().st_mtime_ns if state.exists() else 0
-        process = subprocess.Popen(
+        with subprocess.Popen(
             [sys.executable, "-c", slowed, *run[3:]],
             env=environment(),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-        )
-        deadline = time.monotonic() + 60
-        while not (state.exists() and state.stat().st_mtime_ns > before):
-            assert process.poll() is None, "the run ended before it was killed"
-            assert time.monotonic() < deadline
-            time.sleep(0.005)
-        time.sleep(0.03)
-        process.send_signal(signal.SIGKILL)
-        assert process.wait() == -signal.SIGKILL
+        ) as process:
+            try:
+                wait_for_newer(state, before, process)
+                time.sleep(0.03)
+            finally:
+                process.send_signal(signal.SIGKILL)
+            assert process.wait() == -signal.SIGKILL
         assert not (folder / "killed").exists()
     subprocess.run(run, env=environment(), check=True, capture_output=True)
     assert not state.exists()

@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import TimeoutError as OutOfTime
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -180,7 +181,7 @@ def run_all(
                 print(f"{len(state.done)} done: {futures[future]}", file=sys.stderr, flush=True)
                 if time.monotonic() > deadline:
                     break
-        except TimeoutError:
+        except OutOfTime:
             print("out of time: run the command again for the rest", file=sys.stderr)
         finally:
             pool.shutdown(wait=False, cancel_futures=True)

@@ -175,8 +175,9 @@ class _UnfilteredAndFiltered(Function):
 
 
 def _product_type(rows: Tensor) -> torch.dtype:
-    if torch.is_autocast_enabled(rows.device.type):
-        return torch.get_autocast_dtype(rows.device.type)
+    kind = rows.device.type
+    if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
+        return torch.get_autocast_dtype(kind)
     return rows.dtype
 
 
