@@ -70,11 +70,7 @@ class Adam:
             if parameter.device.type != "cpu" or parameter.numel() <= _PIECE_ELEMENTS:
                 yield together
                 continue
-            flat = [torch.split(_flat(one), _PIECE_ELEMENTS) for one in together]
-            yield from zip(*flat, strict=True)
-
-
-def _flat(tensor: Tensor) -> Tensor:
-    """The tensor's elements as they lie in memory, not copied: it may be a permuted one."""
-    order = sorted(range(tensor.ndim), key=tensor.stride, reverse=True)
-    return tensor.permute(order).view(-1)
+            order = sorted(range(parameter.ndim), key=parameter.stride, reverse=True)
+            # Views all, as they lie in memory; a gradient that lies otherwise is copied.
+            flat = [one.permute(order).reshape(-1) for one in together]
+            yield from zip(*(torch.split(one, _PIECE_ELEMENTS) for one in flat), strict=True)

@@ -42,7 +42,7 @@ class Processes:
         distributed.all_reduce(flat)
         parts = torch.split(flat, [gradient.numel() for gradient in gradients])
         for parameter, part in zip(parameters, parts, strict=True):
-            parameter.grad = part.view(parameter.shape)
+            parameter.grad = torch.empty_like(parameter).copy_(part.view(parameter.shape))
 
     def sum(self, values: Tensor) -> Tensor:
         """The sum over all processes."""
