@@ -207,6 +207,25 @@ def test_the_result_says_what_the_epoch_was_chosen_on(folder: Path) -> None:
         trained(recipe(selection={"on_test_split": True}))
 
 
+def test_videos_without_a_label_and_options_that_clash_are_refused(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from backtal.cli import main
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    document = json.loads((folder / "truth.json").read_text())
+    document["database"]["video_002"]["annotations"] = []
+    (folder / "truth.json").write_text(json.dumps(document))
+    for words, message in (
+        (command(folder, recipe(), "a")[2:], "1 videos to train on have no label: video_002"),
+        (["train", "--to", "a"], "--features is missing, and there is no --data-set"),
+        (["train", "--to", "a", "--data-set", "own", "--clicks", "c"], "give one"),
+        ([*command(folder, recipe(), "a")[2:], "--device", "cuda"], "no GPU that PyTorch can use"),
+    ):
+        assert main(words) == 2
+        assert message in capsys.readouterr().err
+
+
 def test_a_run_ends_after_patience_evaluations() -> None:
     run = trained(recipe(selection={"patience": 2}, optimizer={"epochs": 60}))
     assert len(run.epochs) == run.chosen_epoch + 2 < 60

@@ -45,6 +45,7 @@ ARMS: dict[str, Arm] = {
     "released_layout": Arm(
         "the method in the `released` layout", {"network": {"layout": "released"}}
     ),
+    "bfloat16": Arm("the method, trained in bfloat16", {"optimizer": {"precision": "bfloat16"}}),
     "average": _beyond("averaged weights", optimizer={"ema_decay": 0.99}),
     "hard_negatives": _beyond(
         "clicks as hard negatives with a margin", losses={"hard_negative_weight": 1.0}

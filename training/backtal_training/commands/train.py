@@ -135,7 +135,7 @@ def _inputs(arguments: argparse.Namespace, recipe: Recipe) -> _Inputs:
     truth = GroundTruth.load(arguments.ground_truth)
     clicks = Clicks({}) if arguments.without_clicks else Clicks.load(arguments.clicks)
     load = partial(load_samples, arguments.features, grid=recipe.grid, temporal=recipe.temporal)
-    samples, sequence = load(truth.subset(arguments.subset), clicks)
+    samples, sequence = load(truth.subset(arguments.subset), clicks, require_labels=True)
     if arguments.choose_on_test is not None:
         test, _ = load(truth.subset(arguments.choose_on_test), Clicks({}))
     return _Inputs(samples, test, truth.classes, sequence)
