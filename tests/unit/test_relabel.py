@@ -105,7 +105,7 @@ def test_windows_come_in_all_scales() -> None:
         {"relabel": {"drop_above": 0.2, "from_epoch": 2}},
         {"relabel": {"pseudo_weight": 0.5, "from_epoch": 2}},
         {"relabel": {"spread_positions": 2, "spread_cosine": -0.5}},
-        {"losses": {"hard_negative_weight": 1.0, "filter_weight": 1.0}},
+        {"losses": {"hard_negative_weight": 1.0}},
     ],
 )
 def test_each_option_trains_and_goes_on_after_a_kill(changes: dict, tmp_path) -> None:  # type: ignore[no-untyped-def, type-arg]

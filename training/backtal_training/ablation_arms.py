@@ -50,7 +50,6 @@ ARMS: dict[str, Arm] = {
     "hard_negatives": _beyond(
         "clicks as hard negatives with a margin", losses={"hard_negative_weight": 1.0}
     ),
-    "filter": _beyond("the filter closed at clicks", losses={"filter_weight": 1.0}),
     "scales": _beyond("several time scales", time_scales=(0.5, 0.75, 1.0, 1.5, 2.0)),
     "spread": _beyond("clicks spread", relabel={"spread_positions": 3, "spread_cosine": 0.8}),
     "drop": _beyond("conflicting clicks dropped", relabel={"drop_above": 0.7}),
@@ -60,9 +59,9 @@ ARMS: dict[str, Arm] = {
         relabel={"pseudo_weight": 1.0},
     ),
     "all": _beyond(
-        "average, hard negatives, filter, pseudo-labels",
+        "average, hard negatives, pseudo-labels",
         optimizer={"ema_decay": 0.99},
-        losses={"hard_negative_weight": 1.0, "filter_weight": 1.0},
+        losses={"hard_negative_weight": 1.0},
         relabel={"pseudo_weight": 1.0},
     ),
     "frames": Arm("full supervision", supervision="frames"),

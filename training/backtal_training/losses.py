@@ -34,7 +34,6 @@ class LossSettings(Settings):
     far_margin: float = Field(default=0.1, description="greatest cosine of an action and a click")
     hard_negative_weight: float = Field(default=0.0, ge=0, description="not the paper's")
     hard_negative_margin: float = Field(default=2.0, ge=0, description="in units of the CAS")
-    filter_weight: float = Field(default=0.0, ge=0, description="not the paper's")
 
 
 @dataclass(frozen=True)
@@ -49,7 +48,6 @@ class Losses:
     separation: Tensor
     affinity: Tensor
     hard_negative: Tensor
-    filter: Tensor
 
 
 def losses(
@@ -78,7 +76,6 @@ def losses(
     hard = _hard_negative(
         suppressed_cas, members, video_labels, clicks, settings.hard_negative_margin
     )
-    filtered = _filter(output.foreground, clicks)
     total = (
         base
         + suppressed
@@ -87,9 +84,8 @@ def losses(
         + settings.separation_weight * separation
         + settings.affinity_weight * near
         + settings.hard_negative_weight * hard
-        + settings.filter_weight * filtered
     )
-    return Losses(total, base, suppressed, norm, click, separation, near, hard, filtered)
+    return Losses(total, base, suppressed, norm, click, separation, near, hard)
 
 
 def pseudo_losses(output: NetworkOutput, frame_labels: Tensor) -> Tensor:
@@ -204,12 +200,6 @@ def _hard_negative(
     per_class = _mean(excess, clicks[:, None].expand_as(excess)) * video_labels
     per_video = per_class.sum(dim=1) / video_labels.sum(dim=1).clamp(min=1)
     return _mean(per_video, clicks.any(dim=1) & video_labels.any(dim=1))
-
-
-def _filter(foreground: Tensor, clicks: Tensor) -> Tensor:
-    """The foreground filter calls no click foreground: cross entropy, mean over the clicks."""
-    closed = (1 - foreground[:, 0]).clamp(min=1e-6).log()
-    return -(closed * clicks).sum() / clicks.sum().clamp(min=1)
 
 
 def _action_counts(members: Tensor, video_labels: Tensor) -> Tensor:
