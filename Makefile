@@ -3,12 +3,15 @@
 # make test                 set everything up and run the tests
 # make help                 the rest
 .DEFAULT_GOAL := help
-.PHONY: help install demo assets test test-long check format system serve clean
+.PHONY: help install demo assets test test-long check format system serve ablation clean
 
 # Without its bytecode cache PyTorch takes 20 s to import, every time.
 unexport PYTHONDONTWRITEBYTECODE
 
 PYTHON ?=
+CORPUS ?= corpus
+THUMOS14 ?=
+JOBS ?= 1
 VENV := .venv
 RUN := $(VENV)/bin/python
 
@@ -32,6 +35,12 @@ test: install  ## the tests; TESTS="tests/unit -k name" for some of them
 
 test-long: install  ## soaks, floods, long fuzzing, the whole corpus made anew
 	@$(RUN) -m pytest -m long $(TESTS)
+
+ablation: install  ## docs/ablation.md, for hours; CORPUS=folder, THUMOS14=folder, JOBS=2
+	@mkdir -p var
+	@$(RUN) -m backtal_training.ablation --state var/ablation.jsonl --to docs/ablation.md \
+		--jobs $(JOBS) --features $(CORPUS)/features --clicks $(CORPUS)/clicks.txt \
+		--ground-truth $(CORPUS)/ground_truth.json $(if $(THUMOS14),--thumos14 "$(THUMOS14)")
 
 check: install  ## lint, format, types, and which package may import which
 	@$(VENV)/bin/ruff check .

@@ -41,6 +41,7 @@ _EXTRA_OF_MODULE = {
     "prometheus_client": "serving",
     "pytriton": "serving",
     "safetensors": "training",
+    "tensorboard": "tensorboard",
     "torch": "training",
     "tritonclient": "client",
 }

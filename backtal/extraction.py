@@ -162,13 +162,17 @@ class FeatureExtractor:
 
     def _check_streams(self) -> None:
         description = self._description
-        if description.clip_plan.flow is None:
-            for backbone in description.backbones:
-                if backbone.stream == "flow":
-                    raise InvalidArgument(
-                        f"bundle {description.name} needs the stream 'flow', and its clip plan "
-                        f"does not say how flow is computed from a video: send features"
-                    )
+        for backbone in description.backbones:
+            if backbone.stream not in self._manifest.backbones:
+                raise InvalidArgument(
+                    f"bundle {description.name} has no backbone for the stream "
+                    f"{backbone.stream!r}: send features"
+                )
+            if backbone.stream == "flow" and description.clip_plan.flow is None:
+                raise InvalidArgument(
+                    f"bundle {description.name} needs the stream 'flow', and its clip plan "
+                    f"does not say how flow is computed from a video: send features"
+                )
 
 
 def clip_batches(video: Video, plan: ClipPlan, allow_partial: bool) -> Iterator[NDArray[np.uint8]]:

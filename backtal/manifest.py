@@ -192,6 +192,9 @@ class FeatureManifest(Settings):
 class Manifest(Settings):
     """A bundle as it is served.
 
+    Where a stream of the description has no network in `backbones`, the bundle takes features of
+    the backbone that the description names, and no video.
+
     target: which Triton the repository was written for. source: the checkpoint that the bundle
     was exported from, by the hash of its files. library_versions: of what wrote the networks.
     """
@@ -208,7 +211,7 @@ class Manifest(Settings):
     @model_validator(mode="after")
     def _consistent(self) -> Manifest:
         wanted = {backbone.stream for backbone in self.description.backbones}
-        if set(self.backbones) != wanted:
+        if not set(self.backbones) <= wanted:
             raise ValueError(f"networks for {sorted(self.backbones)}, streams {sorted(wanted)}")
         return self
 

@@ -18,6 +18,8 @@ from backtal.errors import InvalidFile
 from backtal.features import FeatureProvenance, FeatureSequence, FloatArray, read_arrays
 
 NO_CLICK = -100
+PUBLISHED = FeatureProvenance(resizer="published, whole video")
+"""Of published files: what made them is not known, but that each is a whole video is."""
 STREAM_FIELDS = {"rgb": "feat_spa", "flow": "feat_tem"}
 
 
@@ -47,7 +49,7 @@ class PublishedFeatures:
             self.values,
             duration,
             streams=self.streams,
-            provenance=FeatureProvenance(resizer="published, whole video"),
+            provenance=PUBLISHED,
         )
 
 

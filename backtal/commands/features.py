@@ -17,7 +17,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal
 
-from backtal.errors import BacktalError, InvalidArgument, NotFound
+from backtal.errors import BacktalError, InvalidArgument, InvalidFile, NotFound
 
 if TYPE_CHECKING:
     from backtal.manifest import FeatureManifest, Manifest
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 _MP4_SUFFIXES = (".mp4", ".m4v", ".mov", ".3gp")
 _STREAM_SUFFIXES = (".ts", ".mts", ".m2ts", ".mpg", ".mpeg")
 _OTHER_SUFFIXES = (".mkv", ".webm", ".avi", ".wmv", ".flv", ".ogv", ".gif")
+LIST_SUFFIX = ".txt"
 VIDEO_SUFFIXES = frozenset((*_MP4_SUFFIXES, *_STREAM_SUFFIXES, *_OTHER_SUFFIXES))
 
 
@@ -59,7 +60,9 @@ class RunOptions:
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
-    parser.add_argument("sources", nargs="+", type=Path, metavar="SOURCE", help="video or folder")
+    parser.add_argument(
+        "sources", nargs="+", type=Path, metavar="SOURCE", help="video, folder, or list (.txt)"
+    )
     made_by = parser.add_mutually_exclusive_group(required=True)
     made_by.add_argument("--bundle", type=Path, metavar="REPOSITORY/BUNDLE", help="whose backbones")
     made_by.add_argument(
@@ -177,15 +180,34 @@ def plan_jobs(sources: Sequence[Path], folder: Path) -> list[Job]:
 
 
 def _videos(source: Path) -> Iterator[tuple[Path, Path]]:
-    """The videos of a file or folder, each with its name below that."""
+    """The videos of a file, folder or list, each with its name below that."""
     if source.is_dir():
         for path in sorted(source.rglob("*")):
             if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file():
                 yield path, path.relative_to(source)
-    elif source.exists():
-        yield source, Path(source.name)
-    else:
+    elif not source.exists():
         raise NotFound(f"no such file or folder: {source}")
+    elif source.suffix.lower() == LIST_SUFFIX:
+        for path in _listed(source):
+            yield path, Path(path.name)
+    else:
+        yield source, Path(source.name)
+
+
+def _listed(source: Path) -> Iterator[Path]:
+    """The videos of a list: a path a line, from the list's own folder; # begins a comment."""
+    try:
+        lines = source.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise InvalidFile(f"{source} is no UTF-8 text: {error}") from None
+    for number, line in enumerate(lines, start=1):
+        name = line.partition("#")[0].strip()
+        if not name:
+            continue
+        path = source.parent / name
+        if not path.is_file():
+            raise NotFound(f"{source}, line {number}: no such file: {path}")
+        yield path
 
 
 class Worker:

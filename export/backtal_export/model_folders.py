@@ -78,9 +78,10 @@ class Exported:
     """A bundle's networks as model files, and what the bundle says of itself.
 
     backbones: a model file for each stream of the description, in float32, its hash being the one
-    that the description names; cas: the CAS network's; training: how it was trained, for the
-    manifest. backbone_variants, cas_variant: what is served in their place; the files themselves
-    where there is none. target, source, library_versions: see `Manifest`.
+    that the description names, or none at all for a bundle that takes features only; cas: the CAS
+    network's; training: how it was trained, for the manifest. backbone_variants, cas_variant: what
+    is served in their place; the files themselves where there is none. target, source,
+    library_versions: see `Manifest`.
     """
 
     description: BundleDescription
@@ -164,7 +165,7 @@ def _manifest(exported: Exported) -> Manifest:
     if description.name.endswith(STREAM_SUFFIX):
         raise InvalidArgument(f"a bundle's name may not end in {STREAM_SUFFIX}: {description.name}")
     networks: dict[StreamName, Network] = {}
-    for backbone in description.backbones:
+    for backbone in description.backbones if exported.backbones else ():
         if backbone.stream not in exported.backbones:
             raise InvalidArgument(f"no model file for the stream {backbone.stream}")
         digest = sha256_of(exported.backbones[backbone.stream])

@@ -122,10 +122,16 @@ def library_versions() -> dict[str, str]:
 
 def _checkpoint(folder: Path, weights: Mapping[str, Path], say: Callable[[str], None]) -> Exported:
     from backtal_export.cas_network import cas_onnx
+    from backtal_training.bundle import PUBLISHED_BACKBONES
     from backtal_training.checkpoint import load
 
     checkpoint, network = load(folder)
-    wanted = {part.name: part.stream for part in checkpoint.bundle.backbones}
+    # What made published features nobody has: such a bundle takes features, and no video.
+    wanted = {
+        part.name: part.stream
+        for part in checkpoint.bundle.backbones
+        if not part.name.startswith(PUBLISHED_BACKBONES)
+    }
     check_weights(weights, list(wanted))
     backbones = {
         stream: find_backbone(name).model_file(weights.get(name), say)

@@ -106,9 +106,10 @@ def test_weights_of_another_width_are_refused(
 ) -> None:
     checkpoint.save(tmp_path / "c", description, network(description))
     wider = description.network.model_copy(update={"hidden_dim": 16})
-    safetensors.torch.save_file(
-        BackTALNetwork(wider).state_dict(), tmp_path / "c" / "weights.safetensors"
-    )
+    weights = {
+        name: value.contiguous() for name, value in BackTALNetwork(wider).state_dict().items()
+    }
+    safetensors.torch.save_file(weights, tmp_path / "c" / "weights.safetensors")
     with pytest.raises(InvalidFile, match=r"conv_1\.weight has shape \[16, 24, 3\], expected \[8"):
         checkpoint.load(tmp_path / "c")
 

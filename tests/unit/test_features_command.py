@@ -104,6 +104,19 @@ def test_a_video_that_fails_is_named_and_the_others_are_done(
     assert not (out / "broken.npz").exists()
 
 
+def test_a_list_of_videos_is_a_source(
+    bundle: Path, videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    listed = videos / "list.txt"
+    listed.write_text("# two videos\none.mp4\n\nmore/two.mkv  # in a folder\n")
+    out = tmp_path / "out"
+    assert run(features, listed, "--bundle", bundle, "--to", out) == 0
+    assert sorted(path.name for path in out.iterdir()) == ["one.npz", "two.npz"]
+    listed.write_text("one.mp4\nthree.mp4\n")
+    with pytest.raises(NotFound, match=r"list\.txt, line 2: no such file: .*three\.mp4"):
+        run(features, listed, "--bundle", bundle, "--to", out)
+
+
 def test_float16_is_half_as_large(bundle: Path, videos: Path, tmp_path: Path) -> None:
     run(features, videos / "one.mp4", "--bundle", bundle, "--to", tmp_path / "a")
     words = ("--bundle", bundle, "--to", tmp_path / "b", "--dtype", "float16")

@@ -15,6 +15,7 @@ from backtal_training.losses import (
     LossSettings,
     frame_losses,
     losses,
+    pseudo_losses,
     top_k_members,
     video_scores,
 )
@@ -214,3 +215,43 @@ def test_labels_of_another_shape_and_wild_clicks_are_refused(
     other[0, 0] = 1
     with pytest.raises(InvalidArgument, match="other values than 3 and -100"):
         losses(output, labels, other, SETTINGS)
+
+
+def test_hard_negatives_keep_a_margin_below_the_top_k(
+    network: BackTALNetwork, features: Tensor, labels: Tensor, clicks: Tensor
+) -> None:
+    output = network(features, torch.tensor(LENGTHS))
+    settings = SETTINGS.model_copy(update={"hard_negative_margin": 0.5})
+    ours = losses(output, labels, clicks, settings)
+    per_video = []
+    for row in (0, 2):
+        cas = output.suppressed.cas[row, :, : LENGTHS[row]].detach()
+        clicked = [t for t in range(LENGTHS[row]) if clicks[row, t] == CLASSES]
+        per_class = []
+        for c in [c for c in range(CLASSES) if labels[row, c]]:
+            count = max(1, int(LENGTHS[row] * 0.3))
+            top = sorted(cas[c].tolist(), reverse=True)[:count]
+            mean = sum(top) / count
+            excess = [max(0.0, 0.5 + float(cas[c, t]) - mean) for t in clicked]
+            per_class.append(sum(excess) / len(excess))
+        per_video.append(sum(per_class) / len(per_class))
+    assert ours.hard_negative.item() == pytest.approx(sum(per_video) / 2)
+    assert ours.hard_negative.item() > 0
+    weighted = losses(
+        output, labels, clicks, settings.model_copy(update={"hard_negative_weight": 2.0})
+    )
+    assert (weighted.total - ours.total).item() == pytest.approx(2 * ours.hard_negative.item())
+
+
+def test_pseudo_labels_speak_of_their_own_positions_only(
+    network: BackTALNetwork, features: Tensor
+) -> None:
+    output = network(features, torch.tensor(LENGTHS))
+    frames = torch.full((3, 11), NO_CLICK)
+    assert pseudo_losses(output, frames).item() == 0
+    frames[0, 2], frames[2, 5] = 1, CLASSES
+    action = output.base.cas[0, :, 2].log_softmax(0)[1] + output.foreground[0, 0, 2].log()
+    rest = output.base.cas[2, :, 5].log_softmax(0)[CLASSES]
+    rest = rest + (1 - output.foreground[2, 0, 5]).log()
+    expected = -(action + rest).item() / 2
+    assert pseudo_losses(output, frames).item() == pytest.approx(expected)

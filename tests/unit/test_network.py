@@ -8,7 +8,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from backtal.errors import InvalidArgument
-from backtal_training.affinity import AffinityConvolution, Layout, affinity
+from backtal_training.affinity import AffinityConvolution, Layout, affinity, pieces
+from backtal_training.affinity_products import unfiltered_and_filtered, weighted
+from backtal_training.dropout import Dropout
 from backtal_training.network import BackTALNetwork, NetworkSettings
 
 LAYOUTS: list[Layout] = ["paper", "released"]
@@ -53,10 +55,60 @@ def test_the_fast_convolution_is_the_naive_one(
     convolution.weight.data = kernel
     sequence = torch.randn(2, channels, length, generator=random, dtype=torch.double)
     weights = torch.randn(2, 3, length, generator=random, dtype=torch.double)
-    fast = convolution(sequence, weights)
+    foreground = torch.rand(2, length, generator=random, dtype=torch.double)
+    rows = sequence.transpose(1, 2)
+    fast = convolution(rows, weights).transpose(1, 2)
+    both = convolution.both(rows, weights, foreground).transpose(1, 2)
     for video in range(2):
         slow = naive_convolution(sequence[video], weights[video], kernel, layout)
         torch.testing.assert_close(fast[video], slow)
+        torch.testing.assert_close(both[video], slow)
+        filtered = foreground[video] * sequence[video]
+        slow = naive_convolution(filtered, weights[video], kernel, layout)
+        torch.testing.assert_close(both[2 + video], slow)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_gradients_are_those_of_finite_differences(layout: Layout) -> None:
+    random = torch.Generator().manual_seed(4)
+    convolution = AffinityConvolution(5, 3, layout).double()
+    rows = torch.randn(2, 4, 5, generator=random, dtype=torch.double, requires_grad=True)
+    weights = torch.randn(2, 3, 4, generator=random, dtype=torch.double, requires_grad=True)
+    foreground = torch.rand(2, 4, generator=random, dtype=torch.double, requires_grad=True)
+    kernel = convolution.weight
+
+    def alone(*inputs: Tensor) -> Tensor:
+        return weighted(*inputs, convolution.pieces)
+
+    def both(*inputs: Tensor) -> Tensor:
+        return unfiltered_and_filtered(rows.detach(), *inputs, convolution.pieces)
+
+    assert torch.autograd.gradcheck(alone, (rows, weights, kernel))
+    assert torch.autograd.gradcheck(both, (weights, foreground, kernel))
+
+
+@given(channels=st.integers(1, 40), layout=st.sampled_from(LAYOUTS))
+def test_pieces_cover_the_kernel_once(channels: int, layout: Layout) -> None:
+    covered = [
+        (piece.tap, channel)
+        for piece in pieces(layout, channels)
+        for channel in range(piece.first, piece.last)
+    ]
+    assert sorted(covered) == [(tap, channel) for tap in range(3) for channel in range(channels)]
+
+
+def test_dropout_drops_its_part_and_keeps_the_mean() -> None:
+    torch.manual_seed(0)
+    dropout = Dropout(0.7)
+    ones = torch.ones(999, 1001, requires_grad=True)
+    dropped = dropout(ones)
+    assert float((dropped == 0).float().mean()) == pytest.approx(0.7, abs=3e-3)
+    assert float(dropped.detach().mean()) == pytest.approx(1, abs=0.01)
+    assert float(dropped.detach().max()) == pytest.approx(1 / 0.3, rel=1e-3)
+    torch.autograd.backward(dropped.sum())
+    assert ones.grad is not None
+    assert torch.equal(ones.grad, dropped.detach())
+    assert dropout.eval()(ones) is ones
 
 
 def test_affinity_is_the_cosine_and_zero_beyond_the_ends() -> None:

@@ -7,8 +7,8 @@ METHOD, Network. Two layouts of one kernel of width 3 (taps -1, 0, 1):
   tap-major, so row i of the unfolded input (channel ``i // 3``, tap ``i % 3``) is weighted by
   affinity ``i // D``.
 
-In both, the unfolded input falls into three blocks of D rows that share one affinity each, so the
-convolution is three products, each scaled by its affinity: nothing of the affinity is tiled.
+In both, the kernel falls into pieces of one tap and neighbouring channels that share one affinity:
+three, or nine in the released layout. `affinity_products` computes with these.
 """
 
 from __future__ import annotations
@@ -19,19 +19,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from backtal_training.affinity_products import (
+    TAPS,
+    Piece,
+    unfiltered_and_filtered,
+    weighted,
+)
+
 Layout = Literal["paper", "released"]
-
-TAPS = 3
-
-
-def neighbours(sequence: Tensor) -> Tensor:
-    """[B, D, T] -> [B, D, 3, T]: each position's left neighbour, itself, its right neighbour.
-
-    Beyond either end the neighbour is the zero vector.
-    """
-    length = sequence.shape[-1]
-    padded = functional.pad(sequence, (1, 1))
-    return torch.stack([padded[..., tap : tap + length] for tap in range(TAPS)], dim=2)
 
 
 def affinity(embedding: Tensor) -> Tensor:
@@ -46,37 +41,43 @@ def affinity(embedding: Tensor) -> Tensor:
     return torch.stack([left, torch.ones_like(left), right], dim=1)
 
 
+def pieces(layout: Layout, in_channels: int) -> tuple[Piece, ...]:
+    """The kernel's pieces, which cover every tap of every channel once."""
+    if layout == "paper":
+        return tuple(Piece(tap, tap, 0, in_channels) for tap in range(TAPS))
+    found = []
+    for tap in range(TAPS):
+        for block in range(TAPS):
+            # The channels c of this tap with (c * TAPS + tap) // in_channels == block.
+            first = -(-(block * in_channels - tap) // TAPS)
+            last = -(-((block + 1) * in_channels - tap) // TAPS)
+            first, last = max(0, first), min(in_channels, last)
+            if first < last:
+                found.append(Piece(tap, block, first, last))
+    return tuple(found)
+
+
 class AffinityConvolution(nn.Module):
-    """Convolution of width 3 without bias whose taps are weighted by the affinity."""
+    """Convolution of width 3 without bias whose taps are weighted by the affinity.
+
+    `weight` has the released shape [out, D, 3], but lies in memory as [out, 3, D]: a piece of it
+    is then a matrix as products want it, and so is its gradient.
+    """
 
     def __init__(self, in_channels: int, out_channels: int, layout: Layout) -> None:
         super().__init__()
         self.layout = layout
-        self.weight = nn.Parameter(torch.empty(out_channels, in_channels, TAPS))
+        self.pieces = pieces(layout, in_channels)
+        self.weight = nn.Parameter(torch.empty(out_channels, TAPS, in_channels).transpose(1, 2))
         nn.init.kaiming_uniform_(self.weight, a=5**0.5)
 
-    def forward(self, sequence: Tensor, affinity: Tensor) -> Tensor:
-        """[B, D, T] and affinities [B, 3, T] -> [B, out, T]."""
-        if self.layout == "paper":
-            return self._paper(sequence, affinity)
-        return self._released(sequence, affinity)
+    def forward(self, rows: Tensor, affinity: Tensor) -> Tensor:
+        """[B, T, D] and affinities [B, 3, T] -> [B, T, out]."""
+        return weighted(rows, affinity, self.weight, self.pieces)
 
-    def _paper(self, sequence: Tensor, affinity: Tensor) -> Tensor:
-        around = functional.pad(sequence, (1, 1))
-        length = sequence.shape[-1]
-        products = [
-            affinity[:, tap, None] * (self.weight[:, :, tap] @ around[..., tap : tap + length])
-            for tap in range(TAPS)
-        ]
-        return products[0] + products[1] + products[2]
+    def both(self, rows: Tensor, affinity: Tensor, foreground: Tensor) -> Tensor:
+        """Of `rows` and of `foreground * rows`: [2B, T, out], the unfiltered ones first.
 
-    def _released(self, sequence: Tensor, affinity: Tensor) -> Tensor:
-        channels = sequence.shape[1]
-        rows = neighbours(sequence).flatten(1, 2)
-        weight = self.weight.flatten(1, 2)
-        blocks = [slice(block * channels, (block + 1) * channels) for block in range(TAPS)]
-        products = [
-            affinity[:, block, None] * (weight[:, block_rows] @ rows[:, block_rows])
-            for block, block_rows in enumerate(blocks)
-        ]
-        return products[0] + products[1] + products[2]
+        rows [B, T, D], affinity [B, 3, T], foreground [B, T]. Rows get no gradient: they are data.
+        """
+        return unfiltered_and_filtered(rows, affinity, foreground, self.weight, self.pieces)

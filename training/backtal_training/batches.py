@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
@@ -27,13 +27,39 @@ class Batch:
     click_labels: Tensor
     frame_labels: Tensor
 
+    @property
+    def num_videos(self) -> int:
+        """B."""
+        return int(self.features.shape[0])
+
+    def to(self, device: torch.device) -> Batch:
+        """The same batch on `device`."""
+        if device.type == "cpu":
+            return self
+        return Batch(*(getattr(self, field.name).to(device) for field in fields(self)))
+
+    def share(self, rank: int, num_processes: int) -> Batch:
+        """Every `num_processes`-th video from `rank` on; there may be none."""
+        if num_processes == 1:
+            return self
+        return Batch(*(getattr(self, field.name)[rank::num_processes] for field in fields(self)))
+
 
 def make_batch(
-    samples: Sequence[Sample], window_positions: int, random: np.random.Generator
+    samples: Sequence[Sample],
+    window_positions: int,
+    random: np.random.Generator,
+    time_scales: Sequence[float] = (1.0,),
 ) -> Batch:
-    """One window of each video: a random one of `window_positions`, or all of a shorter video."""
+    """One window of each video: a random one of `window_positions`, or all of a shorter video.
+
+    Each video is first brought to one of `time_scales`, drawn for it.
+    """
     if not samples:
         raise InvalidArgument("a batch needs at least one sample")
+    if len(time_scales) > 1 or time_scales[0] != 1:
+        drawn = random.choice(time_scales, size=len(samples))
+        samples = [rescaled(*pair) for pair in zip(samples, drawn.tolist(), strict=True)]
     starts, lengths = [], []
     for sample in samples:
         length = min(sample.num_positions, window_positions)
@@ -55,4 +81,28 @@ def make_batch(
         video_labels=torch.from_numpy(np.stack([sample.video_labels for sample in samples])),
         click_labels=torch.from_numpy(clicks),
         frame_labels=torch.from_numpy(frames),
+    )
+
+
+def rescaled(sample: Sample, scale: float) -> Sample:
+    """The video as if it ran `scale` times as fast: features between positions are linear.
+
+    Clicks and frame labels are those of the nearest position.
+    """
+    length = max(1, round(sample.num_positions / scale))
+    if length == sample.num_positions:
+        return sample
+    step = sample.num_positions / length
+    places = np.clip((np.arange(length) + 0.5) * step - 0.5, 0, sample.num_positions - 1)
+    left = places.astype(np.int64)
+    right = np.minimum(left + 1, sample.num_positions - 1)
+    weight = (places - left).astype(np.float32)
+    lower = sample.features[:, left]
+    clicks = np.minimum(((sample.click_positions + 0.5) / step).astype(np.int64), length - 1)
+    return replace(
+        sample,
+        features=lower + weight * (sample.features[:, right] - lower),
+        position_seconds=sample.position_seconds * step,
+        click_positions=np.unique(clicks),
+        frame_labels=sample.frame_labels[np.rint(places).astype(np.int64)],
     )

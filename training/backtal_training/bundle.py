@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from typing import get_args
 
 from backtal.errors import InvalidFile
 from backtal.features import FeatureSequence
-from backtal.manifest import Backbone, BundleDescription, CasKind, StreamName
+from backtal.manifest import Backbone, BundleDescription, CasKind, ClipPlan, StreamName
+from backtal.published import PUBLISHED
 from backtal_training.settings import Recipe
+
+PUBLISHED_BACKBONES = "published-i3d-"
+"""What the names of the backbones behind published features begin with: no file is theirs."""
 
 
 def describe(
@@ -20,6 +25,8 @@ def describe(
     nothing could be served that fits them.
     """
     provenance, streams = sequence.provenance, sequence.streams
+    if provenance == PUBLISHED:
+        return describe_published(recipe, classes, sequence.feature_dim)
     if provenance.clip_plan is None:
         raise InvalidFile("the features do not say which clip plan they were made with")
     if len(provenance.backbone_sha256) != len(streams):
@@ -36,15 +43,7 @@ def describe(
             f"the features are {sequence.feature_dim} of {found}, but say that they are {dim} of "
             f"{said}"
         )
-    return BundleDescription(
-        name=recipe.name,
-        classes=tuple(classes),
-        clip_plan=provenance.clip_plan,
-        backbones=backbones,
-        grid=recipe.grid,
-        cas=CasKind(kind="logits", background=True, magnitude=True),
-        localization=recipe.served_localization,
-    )
+    return _description(recipe, classes, provenance.clip_plan, backbones)
 
 
 def _i3d(sequence: FeatureSequence) -> tuple[Backbone, ...]:
@@ -66,4 +65,44 @@ def _i3d(sequence: FeatureSequence) -> tuple[Backbone, ...]:
             }
         )
         for stream, sha256 in zip(streams, sequence.provenance.backbone_sha256, strict=True)
+    )
+
+
+def describe_published(
+    recipe: Recipe, classes: Sequence[str], feature_dim: int
+) -> BundleDescription:
+    """The description of a network for BackTAL's published features, RGB above flow.
+
+    Which weights made them is not known: their backbones carry a hash that no file has, so that
+    the bundle takes features, and no video. Raises InvalidFile for an odd number of features.
+    """
+    if feature_dim % 2:
+        raise InvalidFile(f"{feature_dim} features: published ones are RGB and flow, half each")
+    streams = get_args(StreamName)
+    backbones = tuple(
+        Backbone(
+            name=f"{PUBLISHED_BACKBONES}{stream}",
+            stream=stream,
+            sha256=hashlib.sha256(f"BackTAL, published features, {stream}".encode()).hexdigest(),
+            feature_dim=feature_dim // 2,
+        )
+        for stream in streams
+    )
+    return _description(recipe, classes, ClipPlan(), backbones)
+
+
+def _description(
+    recipe: Recipe,
+    classes: Sequence[str],
+    clip_plan: ClipPlan,
+    backbones: tuple[Backbone, ...],
+) -> BundleDescription:
+    return BundleDescription(
+        name=recipe.name,
+        classes=tuple(classes),
+        clip_plan=clip_plan,
+        backbones=backbones,
+        grid=recipe.grid,
+        cas=CasKind(kind="logits", background=True, magnitude=True),
+        localization=recipe.served_localization,
     )

@@ -99,12 +99,20 @@ def load_samples(
     *,
     grid: Grid,
     temporal: Temporal = "windows",
+    require_labels: bool = False,
 ) -> tuple[tuple[Sample, ...], FeatureSequence]:
     """The samples of every video of `truth`, and one of their feature sequences.
 
     A video's features are ``NAME.npz`` in `folder`, features v1. Raises NotFound where any is
-    missing, InvalidFile where two are not of one kind.
+    missing, InvalidFile where two are not of one kind, or with `require_labels` where a video
+    has no label: nothing is learned from it.
     """
+    unlabelled = [name for name, video in truth.videos.items() if not video.instances]
+    if require_labels and unlabelled:
+        raise InvalidFile(
+            f"{truth.source}: {len(unlabelled)} videos to train on have no label: "
+            + ", ".join(unlabelled[:5])
+        )
     absent = [name for name in truth.videos if not (folder / f"{name}.npz").is_file()]
     if absent:
         raise NotFound(

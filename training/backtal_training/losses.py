@@ -1,7 +1,7 @@
 """The losses: METHOD, Losses. No loop over videos, clicks or pairs; any of them may be absent.
 
 Every term is a mean over what it speaks of (clicks, or videos with clicks); where there is none
-of that in a batch, the term is 0.
+of that in a batch, the term is 0. On a GPU nothing waits for a value.
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ class LossSettings(Settings):
     affinity_weight: float = Field(default=0.8, ge=0)
     near_margin: float = Field(default=0.5, description="least cosine within actions, clicks")
     far_margin: float = Field(default=0.1, description="greatest cosine of an action and a click")
+    hard_negative_weight: float = Field(default=0.0, ge=0, description="not the paper's")
+    hard_negative_margin: float = Field(default=2.0, ge=0, description="in units of the CAS")
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,7 @@ class Losses:
     click: Tensor
     separation: Tensor
     affinity: Tensor
+    hard_negative: Tensor
 
 
 def losses(
@@ -70,6 +73,9 @@ def losses(
         clicks,
     )
     near = _affinity(output.embedding, _action_counts(members, video_labels), clicks, settings)
+    hard = _hard_negative(
+        suppressed_cas, members, video_labels, clicks, settings.hard_negative_margin
+    )
     total = (
         base
         + suppressed
@@ -77,8 +83,25 @@ def losses(
         + settings.click_weight * click
         + settings.separation_weight * separation
         + settings.affinity_weight * near
+        + settings.hard_negative_weight * hard
     )
-    return Losses(total, base, suppressed, norm, click, separation, near)
+    return Losses(total, base, suppressed, norm, click, separation, near, hard)
+
+
+def pseudo_losses(output: NetworkOutput, frame_labels: Tensor) -> Tensor:
+    """At the positions that have a pseudo-label, mean over them; 0 where there are none.
+
+    Cross entropy of the base CAS, and of the foreground filter with action against background.
+    frame_labels [B, T]: a class, C for background, NO_CLICK elsewhere.
+    """
+    labelled = frame_labels != NO_CLICK
+    background = output.base.cas.shape[1] - 1
+    classes = functional.cross_entropy(
+        output.base.cas, frame_labels, ignore_index=NO_CLICK, reduction="sum"
+    )
+    foreground = output.foreground[:, 0].clamp(1e-6, 1 - 1e-6)
+    acting = torch.where(frame_labels == background, 1 - foreground, foreground)
+    return (classes - (acting.log() * labelled).sum()) / labelled.sum().clamp(min=1)
 
 
 def frame_losses(output: NetworkOutput, frame_labels: Tensor, settings: LossSettings) -> Tensor:
@@ -106,7 +129,8 @@ def top_k_members(cas: Tensor, mask: Tensor, ratio: float) -> Tensor:
     lengths = mask.sum(dim=1)
     # In float64, as Python has it: float32 would round some products up to the next integer.
     counts = (lengths.double() * ratio).long().clamp(min=1)
-    most = int(counts.max())
+    # Of the longest video there can be: the longest one's length would have to be waited for.
+    most = max(1, int(mask.shape[1] * ratio))
     positions = cas.detach().masked_fill(~mask[:, None], -torch.inf).topk(most, dim=2).indices
     kept = torch.arange(most, device=cas.device) < counts[:, None, None]
     members = torch.zeros_like(cas, dtype=torch.bool)
@@ -124,6 +148,9 @@ def _clicks(output: NetworkOutput, video_labels: Tensor, click_labels: Tensor) -
             f"click_labels have shape {list(click_labels.shape)}, expected {[batch, positions]}"
         )
     clicks = click_labels == channels - 1
+    if click_labels.device.type != "cpu":
+        # Looking would wait for the device; batches are right by their making.
+        return clicks
     if bool((clicks != (click_labels != NO_CLICK)).any()):
         raise InvalidArgument(f"click_labels hold other values than {channels - 1} and {NO_CLICK}")
     if bool((clicks & ~output.mask).any()):
@@ -160,6 +187,21 @@ def _separation(cas: Tensor, members: Tensor, video_labels: Tensor, clicks: Tens
     return _mean(per_video, counted)
 
 
+def _hard_negative(
+    cas: Tensor, members: Tensor, video_labels: Tensor, clicks: Tensor, margin: float
+) -> Tensor:
+    """Each click's suppressed CAS of the video's classes is below their top-k mean by a margin.
+
+    Mean over the videos that have clicks and a label: inference looks at this branch, the paper's
+    click losses at the other.
+    """
+    actions = _mean(cas, members)[:, :-1, None]
+    excess = (margin + cas[:, :-1] - actions).clamp(min=0)
+    per_class = _mean(excess, clicks[:, None].expand_as(excess)) * video_labels
+    per_video = per_class.sum(dim=1) / video_labels.sum(dim=1).clamp(min=1)
+    return _mean(per_video, clicks.any(dim=1) & video_labels.any(dim=1))
+
+
 def _action_counts(members: Tensor, video_labels: Tensor) -> Tensor:
     """How many labelled classes have a position in their top k, [B, T]: duplicates are kept."""
     return (members[:, :-1] * video_labels[:, :, None]).sum(dim=1)
@@ -190,11 +232,11 @@ def _affinity(
 
 
 def _least(cosines: Tensor, columns: Tensor) -> Tensor:
-    return cosines.masked_fill(~columns[:, None], 2.0).min(dim=2).values
+    return torch.where(columns[:, None], cosines, 2.0).min(dim=2).values
 
 
 def _greatest(cosines: Tensor, columns: Tensor) -> Tensor:
-    return cosines.masked_fill(~columns[:, None], -2.0).max(dim=2).values
+    return torch.where(columns[:, None], cosines, -2.0).max(dim=2).values
 
 
 def _weighted(excess: Tensor, weights: Tensor) -> Tensor:

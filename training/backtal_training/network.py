@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from pydantic import Field
@@ -13,6 +13,7 @@ from torch.nn import functional
 from backtal.errors import InvalidArgument
 from backtal.settings import Settings
 from backtal_training.affinity import AffinityConvolution, affinity
+from backtal_training.dropout import Dropout
 
 LEAKY_SLOPE = 0.01
 
@@ -51,6 +52,14 @@ class NetworkOutput:
     foreground: Tensor
     mask: Tensor
 
+    def float(self) -> NetworkOutput:
+        """In float32 at least, as the losses want it."""
+        base, suppressed, embedding, foreground = (
+            one if one.dtype in (torch.float32, torch.float64) else one.float()
+            for one in (self.base.cas, self.suppressed.cas, self.embedding, self.foreground)
+        )
+        return NetworkOutput(Branch(base), Branch(suppressed), embedding, foreground, self.mask)
+
 
 class _Filter(nn.Module):
     """The foreground filter w: how much a position belongs to any action."""
@@ -62,9 +71,10 @@ class _Filter(nn.Module):
         self.conv_1 = nn.Sequential(nn.Conv1d(settings.feature_dim, hidden, 1))
         self.conv_2 = nn.Sequential(nn.Conv1d(hidden, 1, 1))
 
-    def forward(self, features: Tensor) -> Tensor:
-        hidden = functional.leaky_relu(self.conv_1(features), LEAKY_SLOPE)
-        return torch.sigmoid(self.conv_2(hidden))
+    def forward(self, rows: Tensor) -> Tensor:
+        """[B, T, D] -> [B, T, 1]."""
+        hidden = functional.leaky_relu(_convolved(rows, self.conv_1[0]), LEAKY_SLOPE)
+        return torch.sigmoid(_convolved(hidden, self.conv_2[0]))
 
 
 class _Embedding(nn.Module):
@@ -76,9 +86,11 @@ class _Embedding(nn.Module):
         self.conv_1 = nn.Conv1d(settings.feature_dim, hidden, 3, padding=1)
         self.conv_2 = nn.Conv1d(hidden, settings.embedding_dim, 3, padding=1)
 
-    def forward(self, features: Tensor, mask: Tensor | None) -> Tensor:
-        hidden = _masked(functional.leaky_relu(self.conv_1(features), LEAKY_SLOPE), mask)
-        return _masked(functional.normalize(self.conv_2(hidden), dim=1), mask)
+    def forward(self, rows: Tensor, mask: Tensor | None) -> Tensor:
+        """[B, T, D] -> [B, T, E]."""
+        hidden = functional.leaky_relu(_convolved(rows, self.conv_1), LEAKY_SLOPE)
+        embedding = _convolved(_masked(hidden, mask), self.conv_2)
+        return _masked(functional.normalize(embedding, dim=2), mask)
 
 
 class _Base(nn.Module):
@@ -89,17 +101,29 @@ class _Base(nn.Module):
         layout = settings.layout
         self.conv_1 = AffinityConvolution(settings.feature_dim, settings.hidden_dim, layout)
         self.conv_2 = AffinityConvolution(settings.hidden_dim, settings.hidden_dim, layout)
-        self.dropout = nn.Dropout(settings.dropout)
+        self.dropout = Dropout(settings.dropout)
 
     def forward(
-        self, features: Tensor, affinities: Tensor, mask: Tensor | None
+        self, rows: Tensor, affinities: Tensor, foreground: Tensor, mask: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        """The first layer's and the second's output, both [B, hidden, T]."""
-        first = functional.leaky_relu(self.conv_1(features, affinities), LEAKY_SLOPE)
+        """The second layer's output [B, T, hidden] of the unfiltered rows and of the filtered."""
+        first = self.conv_1.both(rows, affinities, foreground[..., 0])
+        twice = None if mask is None else mask.repeat(2, 1)
+        second = self._second(first, affinities.repeat(2, 1, 1), twice)[1]
+        unfiltered, filtered = self.dropout(second).chunk(2)
+        return unfiltered, filtered
+
+    def infer(self, rows: Tensor, affinities: Tensor) -> tuple[Tensor, Tensor]:
+        """The first layer's and the second's activated output, both [B, T, hidden]."""
+        return self._second(self.conv_1(rows, affinities), affinities, None)
+
+    def _second(
+        self, first: Tensor, affinities: Tensor, mask: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
         # The released layout writes beyond the end: its middle block ignores the affinity.
-        first = _masked(first, mask)
+        first = _masked(functional.leaky_relu(first, LEAKY_SLOPE), mask)
         second = functional.leaky_relu(self.conv_2(first, affinities), LEAKY_SLOPE)
-        return first, self.dropout(_masked(second, mask))
+        return first, _masked(second, mask)
 
 
 class _Classifier(nn.Module):
@@ -110,7 +134,8 @@ class _Classifier(nn.Module):
         self.conv = nn.Conv1d(settings.hidden_dim, settings.num_classes + 1, 1, bias=False)
 
     def forward(self, hidden: Tensor) -> Tensor:
-        return self.conv(hidden)  # type: ignore[no-any-return]
+        """[B, T, hidden] -> [B, C+1, T]."""
+        return _convolved(hidden, self.conv).transpose(1, 2)
 
 
 class BackTALNetwork(nn.Module):
@@ -133,19 +158,17 @@ class BackTALNetwork(nn.Module):
         """
         self._check(features, lengths)
         mask = None if lengths is None else _mask(lengths, features.shape[-1])
-        features = _masked(features, mask)
-        embedding = self.embedding_module(features, mask)
-        affinities = affinity(embedding)
-        foreground = _masked(self.filter_module(features), mask)
-        _, base = self.base_module(features, affinities, mask)
-        _, suppressed = self.base_module(foreground * features, affinities, mask)
+        rows = _masked(features.transpose(1, 2).contiguous(), mask)
+        embedding = self.embedding_module(rows, mask).transpose(1, 2)
+        foreground = _masked(self.filter_module(rows), mask)
+        unfiltered, filtered = self.base_module(rows, affinity(embedding), foreground, mask)
         if mask is None:
             mask = features.new_ones((features.shape[0], features.shape[-1]), dtype=torch.bool)
         return NetworkOutput(
-            base=Branch(self.classifier_module(base)),
-            suppressed=Branch(self.classifier_module(suppressed)),
+            base=Branch(self.classifier_module(unfiltered)),
+            suppressed=Branch(self.classifier_module(filtered)),
             embedding=embedding,
-            foreground=foreground,
+            foreground=foreground.transpose(1, 2),
             mask=mask,
         )
 
@@ -153,12 +176,12 @@ class BackTALNetwork(nn.Module):
         """The suppressed branch only: raw cas [B, C+1, T] and feature magnitude [B, T].
 
         The magnitude is the L2 norm over channels of the first affinity convolution's activated
-        output. What is exported and served is this, traced in evaluation mode.
+        output. What is exported and served computes the same, in evaluation mode.
         """
-        affinities = affinity(self.embedding_module(features, None))
-        filtered = self.filter_module(features) * features
-        first, second = self.base_module(filtered, affinities, None)
-        return self.classifier_module(second), torch.linalg.vector_norm(first, dim=1)
+        rows = features.transpose(1, 2).contiguous()
+        affinities = affinity(self.embedding_module(rows, None).transpose(1, 2))
+        first, second = self.base_module.infer(self.filter_module(rows) * rows, affinities)
+        return self.classifier_module(second), torch.linalg.vector_norm(first, dim=2)
 
     def _check(self, features: Tensor, lengths: Tensor | None) -> None:
         if features.ndim != 3 or features.shape[1] != self.settings.feature_dim:
@@ -171,7 +194,10 @@ class BackTALNetwork(nn.Module):
         batch, _, positions = features.shape
         if lengths.shape != (batch,):
             raise InvalidArgument(f"lengths have shape {list(lengths.shape)}, expected [{batch}]")
-        if int(lengths.min()) < 1 or int(lengths.max()) > positions:
+        # On a GPU looking would wait for it; a batch's lengths are right by its making.
+        if lengths.device.type == "cpu" and (
+            int(lengths.min()) < 1 or int(lengths.max()) > positions
+        ):
             raise InvalidArgument(f"lengths {lengths.tolist()} are not within 1 and {positions}")
 
 
@@ -179,6 +205,21 @@ def _mask(lengths: Tensor, positions: int) -> Tensor:
     return torch.arange(positions, device=lengths.device) < lengths[:, None]
 
 
-def _masked(sequence: Tensor, mask: Tensor | None) -> Tensor:
+def _masked(rows: Tensor, mask: Tensor | None) -> Tensor:
     """Zero at padding. Not a product: padding may hold anything, even NaN."""
-    return sequence if mask is None else sequence.masked_fill(~mask[:, None], 0.0)
+    return rows if mask is None else rows.masked_fill(~mask[..., None], 0.0)
+
+
+def _convolved(rows: Tensor, convolution: nn.Module) -> Tensor:
+    """The convolution, of width 1 or 3, of rows: [B, T, D] -> [B, T, out].
+
+    One product for all taps, then shifts: with it nothing of three times the input's size is made.
+    """
+    weight, bias = cast(nn.Conv1d, convolution).weight, cast(nn.Conv1d, convolution).bias
+    if weight.shape[2] == 1:
+        return functional.linear(rows, weight[..., 0], bias)
+    stacked = weight.permute(2, 0, 1).flatten(0, 1)
+    left, centre, right = functional.linear(rows, stacked).chunk(3, dim=2)
+    around = functional.pad(left[:, :-1], (0, 0, 1, 0)) + functional.pad(right[:, 1:], (0, 0, 0, 1))
+    answer = centre + around
+    return answer if bias is None else answer + bias

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -12,6 +12,7 @@ from backtal.manifest import Grid
 from backtal.settings import Settings
 from backtal_training.losses import LossSettings
 from backtal_training.network import NetworkSettings
+from backtal_training.relabel import RelabelSettings
 
 DEMO_RECIPE = Path(__file__).with_name("recipes") / "demo.yaml"
 
@@ -37,9 +38,21 @@ class WidthSettings(Settings):
 
 
 class OptimizerSettings(Settings):
-    """Adam with betas 0.9 and 0.999, and how long it runs."""
+    """Adam with betas 0.9 and 0.999, and how long it runs.
+
+    The paper's is a constant rate in float32, without clipping or averaging.
+    """
 
     learning_rate: float = Field(default=1e-4, gt=0)
+    schedule: Literal["constant", "cosine"] = "constant"
+    warmup_epochs: float = Field(default=0.0, ge=0, description="linear, from 0")
+    final_fraction: float = Field(default=0.0, ge=0, le=1, description="cosine: of the rate")
+    clip_norm: float | None = Field(
+        default=None, gt=0, description="longest gradient, over all parameters"
+    )
+    precision: Literal["float32", "bfloat16"] = Field(
+        default="float32", description="of the network's products; weights and losses: float32"
+    )
     weight_decay: float = Field(default=5e-4, ge=0)
     batch_videos: int = Field(default=16, ge=1)
     epochs: int = Field(default=40, ge=1)
@@ -51,11 +64,16 @@ class OptimizerSettings(Settings):
 class SelectionSettings(Settings):
     """How the epoch is chosen: by mAP on videos of the training split that are held out.
 
-    With a fraction of 0 nothing is held out and the last epoch is kept.
+    With a fraction of 0 nothing is held out and the last epoch is kept. `on_test_split` is what
+    the released code does: it trains on the whole training split and its figures are no longer
+    those of unseen videos, which the result file then says. A run ends early after `patience`
+    evaluations in a row without a better one.
     """
 
     held_out_fraction: float = Field(default=0.2, ge=0, lt=1)
+    on_test_split: bool = False
     every_epochs: int = Field(default=1, ge=1)
+    patience: int | None = Field(default=None, ge=1)
     tious: tuple[float, ...] = Field(default=(0.5,), min_length=1, description="mAP's mean over")
 
 
@@ -64,16 +82,19 @@ class Recipe(Settings):
 
     `temporal` is ``windows`` (a random window of T positions of a longer video, a shorter one
     whole: what is served) or ``resize`` (the paper: each video resized linearly to T positions,
-    which goes with the `released` localization).
+    which goes with the `released` localization). With several `time_scales`, each window is of
+    one of them, by chance: twice as slow with 0.5, twice as fast with 2.
     """
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_.-]*$", description="of the bundle")
     seed: int = Field(default=0, ge=0)
     temporal: Literal["windows", "resize"] = "windows"
+    time_scales: tuple[Annotated[float, Field(gt=0)], ...] = Field(default=(1.0,), min_length=1)
     grid: Grid
     network: WidthSettings = WidthSettings()
     losses: LossSettings = LossSettings()
     optimizer: OptimizerSettings = OptimizerSettings()
+    relabel: RelabelSettings = RelabelSettings()
     selection: SelectionSettings = SelectionSettings()
     localization: LocalizationSettings = LocalizationSettings()
 
@@ -90,6 +111,8 @@ class Recipe(Settings):
                 f"temporal {self.temporal!r} does not go with localization.preset "
                 f"{self.localization.preset!r}: resize goes with released, windows with calibrated"
             )
+        if self.temporal == "resize" and self.time_scales != (1.0,):
+            raise ValueError("time_scales go with temporal 'windows'")
         return self
 
     @property

@@ -1,0 +1,75 @@
+"""The ablation's document: a table a corpus, means with 95 % intervals over seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from backtal_training.ablation_arms import ARMS
+from backtal_training.statistics import Interval, over_seeds
+
+REFERENCE = "released"
+Key = tuple[str, str, int]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The mAP at each tIoU, and the seconds the run took."""
+
+    maps: list[float]
+    seconds: float
+
+    @property
+    def average(self) -> float:
+        """The mean over the tIoUs."""
+        return float(np.mean(self.maps))
+
+
+def write_document(measured: Mapping[Key, Measured], *, part: str, tious: Sequence[float]) -> str:
+    """Markdown of the runs by (corpus, arm, seed)."""
+    minutes = sum(one.seconds for one in measured.values()) / 60
+    lines = [
+        "# Ablation",
+        "",
+        f"Measured on the {part} videos; mAP averaged over tIoU {tious[0]} to {tious[-1]}, mean "
+        f"and 95 % interval (Student's t) over seeds. All runs together took {minutes:.0f} minutes "
+        "of one core (`make ablation`, or the command of `backtal_training.ablation`). Differences "
+        "are those of runs with the same seed.",
+    ]
+    for corpus in dict.fromkeys(key[0] for key in measured):
+        lines += ["", f"## {corpus}", "", *_table(corpus, measured, tious)]
+    return "\n".join(lines) + "\n"
+
+
+def _table(corpus: str, measured: Mapping[Key, Measured], tious: Sequence[float]) -> list[str]:
+    head = ["", "seeds", "average mAP", f"less {REFERENCE}", *(f"@{tiou:g}" for tiou in tious)]
+    lines = [_row(head), _row(["---"] * len(head))]
+    of_arms: dict[str, dict[int, Measured]] = {}
+    for (name, arm, seed), one in measured.items():
+        if name == corpus:
+            of_arms.setdefault(arm, {})[seed] = one
+    reference = of_arms.get(REFERENCE, {})
+    for arm, runs in of_arms.items():
+        title = ARMS[arm].title if arm in ARMS else arm
+        common = sorted(set(runs) & set(reference)) if arm in ARMS else []
+        differences = [runs[seed].average - reference[seed].average for seed in common]
+        means = np.mean([one.maps for one in runs.values()], axis=0)
+        cells = [
+            title,
+            str(len(runs)),
+            _shown(over_seeds([one.average for one in runs.values()]), len(runs)),
+            _shown(over_seeds(differences), len(common)) if common and arm != REFERENCE else "",
+            *(f"{value:.3f}" for value in means),
+        ]
+        lines.append(_row(cells))
+    return lines
+
+
+def _shown(interval: Interval, num_seeds: int) -> str:
+    return str(interval) if num_seeds > 1 else f"{interval.mean:.3f}"
+
+
+def _row(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
