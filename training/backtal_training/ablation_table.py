@@ -36,7 +36,7 @@ def write_document(measured: Mapping[Key, Measured], *, part: str, tious: Sequen
         f"Measured on the {part} videos; mAP averaged over tIoU {tious[0]} to {tious[-1]}, mean "
         f"and 95 % interval (Student's t) over seeds. All runs together took {minutes:.0f} minutes "
         "of one core (`make ablation`, or the command of `backtal_training.ablation`). Differences "
-        "are those of runs with the same seed.",
+        "are those of runs with the same seed; one seed has no interval.",
     ]
     for corpus in dict.fromkeys(key[0] for key in measured):
         lines += ["", f"## {corpus}", "", *_table(corpus, measured, tious)]
