@@ -208,7 +208,7 @@ def test_built_in_data_sets_have_the_papers_settings(name: str) -> None:
         assert getattr(ours, field) == pytest.approx(getattr(expected, field)) or (
             field == "top_k_ratio"
         )
-    assert data_set.recipe.served_localization.top_k_ratio == expected.top_k_ratio
+    assert data_set.recipe.localization.top_k_ratio == expected.top_k_ratio
 
 
 def test_unknown_names_and_keys_are_told(tmp_path: Path) -> None:

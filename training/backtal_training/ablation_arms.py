@@ -21,8 +21,6 @@ class Arm:
     def recipe(self, base: Recipe, seed: int) -> Recipe:
         """The base recipe with the changes; nothing is held out, the last epoch is kept."""
         raw = base.model_dump()
-        # Localization takes the losses' ratio where it names none.
-        del raw["localization"]["top_k_ratio"]
         for section, change in self.changes.items():
             raw[section] = {**raw[section], **change} if isinstance(change, Mapping) else change
         raw["selection"]["held_out_fraction"] = 0.0

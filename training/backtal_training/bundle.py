@@ -104,5 +104,5 @@ def _description(
         backbones=backbones,
         grid=recipe.grid,
         cas=CasKind(kind="logits", background=True, magnitude=True),
-        localization=recipe.served_localization,
+        localization=recipe.localization,
     )

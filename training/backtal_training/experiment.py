@@ -134,9 +134,7 @@ def _tune(
         }
         winner, option, mean = choose(of_arm)
         recipe = trials[winner].recipe(corpus.base)
-        chosen[arm] = Chosen(
-            winner, localization_settings(recipe.served_localization)[option], mean
-        )
+        chosen[arm] = Chosen(winner, localization_settings(recipe.localization)[option], mean)
     return chosen
 
 

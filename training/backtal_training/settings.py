@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -98,10 +99,22 @@ class Recipe(Settings):
     selection: SelectionSettings = SelectionSettings()
     localization: LocalizationSettings = LocalizationSettings()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _one_ratio(cls, raw: Any) -> Any:
+        """Scores are taken as they were trained: localization has the losses' ratio."""
+        if not isinstance(raw, Mapping):
+            return raw
+        losses, localization = raw.get("losses"), raw.get("localization", {})
+        if not (isinstance(losses, Mapping) and isinstance(localization, Mapping)):
+            return raw
+        ratio = {name: losses[name] for name in ("top_k_ratio",) if name in losses}
+        return {**raw, "localization": {**ratio, **localization}}
+
     @model_validator(mode="after")
     def _consistent(self) -> Recipe:
         ratio = self.localization.top_k_ratio
-        if "top_k_ratio" in self.localization.model_fields_set and ratio != self.losses.top_k_ratio:
+        if ratio != self.losses.top_k_ratio:
             raise ValueError(
                 f"localization.top_k_ratio {ratio} differs from losses.top_k_ratio "
                 f"{self.losses.top_k_ratio}: leave it out"
@@ -114,8 +127,3 @@ class Recipe(Settings):
         if self.temporal == "resize" and self.time_scales != (1.0,):
             raise ValueError("time_scales go with temporal 'windows'")
         return self
-
-    @property
-    def served_localization(self) -> LocalizationSettings:
-        """The localization settings of the bundle: scores are taken as they were trained."""
-        return self.localization.model_copy(update={"top_k_ratio": self.losses.top_k_ratio})

@@ -182,7 +182,7 @@ def run_trial(trial: Trial, supervision: Supervision, split: int) -> list[float]
             answers, description.model_copy(update={"localization": option})
         ),
         truth_of(held, description.classes),
-        localization_settings(recipe.served_localization),
+        localization_settings(recipe.localization),
     )
 
 
