@@ -73,7 +73,7 @@ def write_bundle(
         exported = _kinetics400(weights, backbone, options.name)
     else:
         say(f"tracing the CAS network of {source}")
-        exported = _checkpoint(Path(source), backbone, options.name)
+        exported = _checkpoint(Path(source), backbone, options.name, runtime)
     exported = replace(exported, target=options.target, library_versions=library_versions())
     if runtime != REFERENCE:
         say(f"measuring the networks in {runtime.precision} against float32")
@@ -87,12 +87,13 @@ def write_bundle(
 def proved(exported: Exported, runtime: Runtime, options: ExportOptions) -> Exported:
     """The bundle with its networks at the wanted precision, each past its gate."""
     variants = {stream: Variant(file, runtime) for stream, file in exported.backbones.items()}
-    # The head of kinetics400 is one small product: nothing is gained by computing it differently.
-    cas = None if exported.description.cas.kind == "probability" else Variant(exported.cas, runtime)
-    wanted = replace(exported, backbone_variants=variants, cas_variant=cas)
+    # kinetics400 has none: its head is one small product, computed in float32.
+    cas = exported.cas_variant
+    wanted = replace(exported, backbone_variants=variants)
     with tempfile.TemporaryDirectory(prefix="backtal-gate-") as folder:
         reference, variant = Path(folder, "reference"), Path(folder, "variant")
-        reference_stages = OnnxStages(reference, write_exported(reference, exported))
+        exact = replace(exported, backbone_variants={}, cas_variant=None)
+        reference_stages = OnnxStages(reference, write_exported(reference, exact))
         manifest = write_exported(variant, wanted)
         measured = measure(
             manifest, reference_stages, OnnxStages(variant, manifest), options.validation
@@ -129,7 +130,8 @@ def _kinetics400(weights: Weights, backbone: bytes, name: str | None) -> Exporte
     )
 
 
-def _checkpoint(folder: Path, backbone: bytes, name: str | None) -> Exported:
+def _checkpoint(folder: Path, backbone: bytes, name: str | None, runtime: Runtime) -> Exported:
+    from backtal_export.affinity_forms import FASTEST_FORM
     from backtal_export.cas_network import cas_onnx
     from backtal_training.checkpoint import load
 
@@ -144,7 +146,8 @@ def _checkpoint(folder: Path, backbone: bytes, name: str | None) -> Exported:
     return Exported(
         description=description,
         backbones={"rgb": backbone},
-        cas=cas_onnx(network),
+        cas=cas_onnx(network, FASTEST_FORM[REFERENCE.backend]),
+        cas_variant=Variant(cas_onnx(network, FASTEST_FORM[runtime.backend]), runtime),
         training=checkpoint.training,
         source=f"a checkpoint of SHA-256 {_sha256_of_folder(folder)}",
     )
