@@ -12,14 +12,20 @@ of an affinity tiled over channels. `benchmarks/head.py` times them.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from backtal.networks import Backend
+
 Form = Literal["unfold", "products", "grouped"]
 FORMS: tuple[Form, ...] = ("unfold", "products", "grouped")
+# The fastest in each (docs/benchmarks.md). In bfloat16 `products` is also the closest: what is
+# rounded is not weighted yet.
+FASTEST_FORM: Mapping[Backend, Form] = {"onnxruntime": "unfold", "openvino": "products"}
 
 TAPS = 3
 CENTRE = 1

@@ -69,7 +69,7 @@ def write_bundle(
     if source == kinetics400.NAME:
         exported = kinetics400.kinetics400(weights or {}, say)
     else:
-        exported = _checkpoint(Path(source), weights or {}, say)
+        exported = _checkpoint(Path(source), weights or {}, say, runtime)
     exported = replace(
         exported,
         description=_named(exported.description, options.name),
@@ -88,12 +88,13 @@ def write_bundle(
 def proved(exported: Exported, runtime: Runtime, options: ExportOptions) -> Exported:
     """The bundle with its networks at the wanted precision, each past its gate."""
     variants = {stream: Variant(file, runtime) for stream, file in exported.backbones.items()}
-    # The head of kinetics400 is one small product: nothing is gained by computing it differently.
-    cas = None if exported.description.cas.kind == "probability" else Variant(exported.cas, runtime)
-    wanted = replace(exported, backbone_variants=variants, cas_variant=cas)
+    # kinetics400 has none: its head is one small product, computed in float32.
+    cas = exported.cas_variant
+    wanted = replace(exported, backbone_variants=variants)
     with tempfile.TemporaryDirectory(prefix="backtal-gate-") as folder:
         reference, variant = Path(folder, "reference"), Path(folder, "variant")
-        reference_stages = OnnxStages(reference, write_exported(reference, exported))
+        exact = replace(exported, backbone_variants={}, cas_variant=None)
+        reference_stages = OnnxStages(reference, write_exported(reference, exact))
         manifest = write_exported(variant, wanted)
         measured = measure(
             manifest, reference_stages, OnnxStages(variant, manifest), options.validation
@@ -120,7 +121,10 @@ def library_versions() -> dict[str, str]:
     return found
 
 
-def _checkpoint(folder: Path, weights: Mapping[str, Path], say: Callable[[str], None]) -> Exported:
+def _checkpoint(
+    folder: Path, weights: Mapping[str, Path], say: Callable[[str], None], runtime: Runtime
+) -> Exported:
+    from backtal_export.affinity_forms import FASTEST_FORM
     from backtal_export.cas_network import cas_onnx
     from backtal_training.bundle import PUBLISHED_BACKBONES
     from backtal_training.checkpoint import load
@@ -141,7 +145,8 @@ def _checkpoint(folder: Path, weights: Mapping[str, Path], say: Callable[[str], 
     return Exported(
         description=checkpoint.bundle,
         backbones=backbones,
-        cas=cas_onnx(network),
+        cas=cas_onnx(network, FASTEST_FORM[REFERENCE.backend]),
+        cas_variant=Variant(cas_onnx(network, FASTEST_FORM[runtime.backend]), runtime),
         training=checkpoint.training,
         source=f"a checkpoint of SHA-256 {_sha256_of_folder(folder)}",
     )

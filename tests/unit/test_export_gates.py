@@ -70,7 +70,7 @@ def test_the_same_networks_differ_in_nothing(tmp_path: Path, validation: Validat
 @pytest.mark.skipif(not processor_has_bfloat16(), reason="this processor has no bfloat16")
 def test_bfloat16_passes_and_its_figures_go_into_the_manifest(validation: Validation) -> None:
     options = ExportOptions(validation=validation)
-    exported = proved(small_export(), BFLOAT16, options)
+    exported = proved(small_export(BFLOAT16), BFLOAT16, options)
     backbone, cas = exported.backbone_variants["rgb"], exported.cas_variant
     assert backbone.runtime == BFLOAT16
     assert 0.9999 <= backbone.figures.feature_cosine < 1.0
@@ -120,7 +120,7 @@ def test_a_variant_that_fails_its_gate_is_not_given() -> None:
     if not processor_has_bfloat16():
         pytest.skip("this processor has no bfloat16: nothing is rounded")
     with pytest.raises(GateFailed, match="bfloat16"):
-        proved(small_export(), BFLOAT16, ExportOptions(thresholds=strict))
+        proved(small_export(BFLOAT16), BFLOAT16, ExportOptions(thresholds=strict))
 
 
 def test_thresholds_are_configured_and_a_wrong_key_is_named(tmp_path: Path) -> None:
