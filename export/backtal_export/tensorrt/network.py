@@ -9,7 +9,8 @@ from onnx import TensorProto, helper
 
 from backtal.errors import InvalidFile
 
-# onnx-tensorrt, docs/operators.md of TensorRT 10: those that graphs of this project may hold.
+# Of onnx-tensorrt's docs/operators.md (TensorRT 8.4; GridSample came with 8.6), those that graphs
+# of this project may hold.
 KNOWN_OPERATORS = frozenset(
     """
     Abs Add And AveragePool BatchNormalization Cast Ceil Clip Concat Constant ConstantOfShape Conv
