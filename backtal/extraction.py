@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +18,17 @@ from backtal.manifest import ClipPlan, Manifest
 from backtal.prefetch import Prefetch
 from backtal.run_control import Progress, RunControl
 from backtal.stages import Stages
-from backtal.video import RESIZER, DecoderName, Video, VideoLimits, open_video
+from backtal.video import (
+    RESIZER,
+    DecoderName,
+    RangeReader,
+    Video,
+    VideoLimits,
+    open_video,
+)
+
+if TYPE_CHECKING:
+    from backtal.video.sandbox import DecoderPool
 
 CLIPS_PER_BATCH = 4
 WINDOW_FRAMES = 64
@@ -33,7 +44,10 @@ class Extracted:
 
 
 class FeatureExtractor:
-    """The first half of a bundle's pipeline. It keeps nothing between videos."""
+    """The first half of a bundle's pipeline. It keeps nothing between videos.
+
+    Videos are decoded in the children of `pool`, without one in this process.
+    """
 
     def __init__(
         self,
@@ -41,12 +55,14 @@ class FeatureExtractor:
         stages: Stages,
         limits: VideoLimits,
         decoder: DecoderName = "pyav",
+        pool: DecoderPool | None = None,
     ) -> None:
         self._manifest = manifest
         self._description = manifest.description
         self._stages = stages
         self._limits = limits
         self._decoder: DecoderName = decoder
+        self._pool = pool
 
     @property
     def provenance(self) -> FeatureProvenance:
@@ -63,7 +79,7 @@ class FeatureExtractor:
 
     def extract(
         self,
-        source: Path | bytes,
+        source: Path | bytes | RangeReader,
         *,
         allow_partial: bool = False,
         control: RunControl | None = None,
@@ -71,11 +87,14 @@ class FeatureExtractor:
         """The features of a whole video, decoded one batch of clips ahead of the backbone.
 
         Raises NotFound, InvalidVideo, LimitExceeded; Cancelled within one batch of clips;
-        InvalidArgument where the bundle needs more than RGB.
+        Unavailable where the pool is full or its child is killed; InvalidArgument where the
+        bundle needs more than RGB.
         """
         self._check_streams()
         control = control or RunControl()
-        with closing(open_video(source, self._limits, decoder=self._decoder)) as video:
+        with closing(
+            open_video(source, self._limits, decoder=self._decoder, pool=self._pool)
+        ) as video:
             values = self._values(video, allow_partial, control)
             report = video.report
             declared = video.description.num_frames

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +26,10 @@ from backtal.manifest import Manifest
 from backtal.run_control import Progress, RunControl
 from backtal.segments import Segment
 from backtal.stages import CasOutput, Stages
-from backtal.video import DecoderName, VideoLimits
+from backtal.video import DecoderName, RangeReader, VideoLimits
+
+if TYPE_CHECKING:
+    from backtal.video.sandbox import DecoderPool
 
 __all__ = [
     "CLIPS_PER_BATCH",
@@ -43,7 +47,9 @@ CAS_CHUNK_POSITIONS = 512
 
 @dataclass(frozen=True, eq=False)
 class Request:
-    """One of video (an encoded file), path (a file), features; and what the caller may choose.
+    """One of video, path, remote and features; and what the caller may choose.
+
+    video: an encoded file. path: one on disk. remote: one elsewhere; the run closes it.
 
     None leaves a choice to the bundle. score_threshold: the lowest score of a segment. nms: the
     tIoU above which segments of a class are one. allow_partial: answer for what can be decoded
@@ -52,6 +58,7 @@ class Request:
 
     video: bytes | None = None
     path: Path | None = None
+    remote: RangeReader | None = None
     features: FeatureSequence | None = None
     score_threshold: float | None = None
     max_segments: int | None = None
@@ -60,7 +67,12 @@ class Request:
     allow_partial: bool = False
 
     def __post_init__(self) -> None:
-        sources = {"video": self.video, "path": self.path, "features": self.features}
+        sources = {
+            "video": self.video,
+            "path": self.path,
+            "remote": self.remote,
+            "features": self.features,
+        }
         given = [name for name, value in sources.items() if value is not None]
         if len(given) != 1:
             found = " and ".join(given) or "none of them"
@@ -90,7 +102,11 @@ class Answer:
 
 
 class Pipeline:
-    """A bundle's pipeline. It keeps nothing between runs; runs may go side by side."""
+    """A bundle's pipeline. It keeps nothing between runs; runs may go side by side.
+
+    Videos are decoded in the children of `pool`; without one in this process, which is for files
+    that are trusted.
+    """
 
     def __init__(
         self,
@@ -98,13 +114,14 @@ class Pipeline:
         stages: Stages,
         limits: VideoLimits | None = None,
         decoder: DecoderName = "pyav",
+        pool: DecoderPool | None = None,
     ) -> None:
         self._manifest = manifest
         self._description = manifest.description
         self._bundle_sha256 = manifest.sha256
         self._stages = stages
         self._limits = limits or VideoLimits()
-        self._extractor = FeatureExtractor(manifest, stages, self._limits, decoder)
+        self._extractor = FeatureExtractor(manifest, stages, self._limits, decoder, pool)
 
     def run(
         self,
@@ -147,7 +164,9 @@ class Pipeline:
         if request.features is not None:
             self._check_features(request.features)
             return Extracted(request.features)
-        source = request.path if request.video is None else request.video
+        source = next(
+            (s for s in (request.video, request.path, request.remote) if s is not None), None
+        )
         if source is None:
             raise Internal("a request without a source")
         return self._extractor.extract(source, allow_partial=request.allow_partial, control=control)

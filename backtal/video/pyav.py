@@ -225,14 +225,17 @@ class _Decoding:
 
 def _open(source: Source, limits: VideoLimits) -> InputContainer:
     options = {
-        "fd": str(source.descriptor),
+        # A file object closes no door by itself: a playlist would open its neighbours.
         "protocol_whitelist": "fd",
         "format_whitelist": DEMUXERS,
         "max_pixels": str(limits.max_pixels),
     }
     try:
         # Titles in another encoding than UTF-8 are no reason to refuse a video.
-        return av.open("fd:", options=options, metadata_errors="replace")
+        if source.file is not None:
+            return av.open(source.file, mode="r", options=options, metadata_errors="replace")
+        options["fd"] = str(source.descriptor)
+        return av.open("fd:", mode="r", options=options, metadata_errors="replace")
     except FFmpegError as error:
         raise InvalidVideo(
             f"{source.name} ({source.num_bytes} bytes) is no video that can be read "

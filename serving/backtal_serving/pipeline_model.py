@@ -30,6 +30,7 @@ from backtal.errors import (
 )
 from backtal.manifest import MANIFEST_NAME, Manifest
 from backtal.pipeline import Answer, CasOutput, Pipeline, Progress
+from backtal.video.sandbox import DecoderPool
 from backtal_serving import wire
 from backtal_serving.drain import request_in_flight
 from backtal_serving.numpy_version import check_numpy
@@ -77,10 +78,17 @@ class TritonPythonModel:
         config = json.loads(args["model_config"])
         self._settings = ServingSettings.from_environment()
         self._manifest = Manifest.load(folder / MANIFEST_NAME)
+        self._pool = DecoderPool(self._settings.decode)
+        # Where the kernel refuses the lockdown, the model does not load and says why.
+        self._pool.start()
         self._pipeline = Pipeline(
-            self._manifest, InnerModels(self._manifest), self._settings.limits
+            self._manifest, InnerModels(self._manifest), self._settings.limits, pool=self._pool
         )
         self._decoupled = pb_utils.using_decoupled_model_transaction_policy(config)
+
+    def finalize(self) -> None:
+        """End the decoders."""
+        self._pool.close()
 
     def execute(self, requests: list[Any]) -> list[Any] | None:
         """Answer each request: as the return value, or through its sender where decoupled."""
