@@ -38,6 +38,9 @@ STREAM_SUFFIX = "_stream"
 # gRPC counts a message's length in 32 bits; beyond this a video has to go by URI.
 MAX_VIDEO_BYTES = 2**31 - 2**20
 
+# After which to try again where Triton's queue is full; it does not say so itself.
+QUEUE_FULL_SECONDS = 1.0
+
 _ALWAYS = ("segments", "scores", "labels", "duration", "provenance")
 _WITH_CAS = ("cas", "position_seconds")
 _WITH_FEATURES = ("features", "clip_start_seconds", "clip_end_seconds")
@@ -242,6 +245,8 @@ class Client:
         if meant is not None:
             return meant
         code = (error.status() or "").removeprefix("StatusCode.")
+        if "maximum queue size" in text:
+            return Unavailable("the service is full", retry_after_seconds=QUEUE_FULL_SECONDS)
         if code == "UNAVAILABLE":
             return Unavailable(f"no server answers at {self.address}: {text}")
         if code == "NOT_FOUND" or "unknown model" in text:

@@ -129,15 +129,17 @@ class Pipeline:
         *,
         is_cancelled: Callable[[], bool] = lambda: False,
         on_progress: Callable[[Progress], None] = lambda _: None,
+        max_seconds: float | None = None,
     ) -> Answer:
         """Answer `request`.
 
-        Raises Cancelled within one batch of clips of `is_cancelled` turning true; NotFound,
+        Raises Cancelled within one batch of clips of `is_cancelled` turning true, and
+        DeadlineExceeded as soon after `max_seconds`; Unavailable for a decoder; NotFound,
         InvalidVideo and LimitExceeded for the video; InvalidArgument for features of another
         backbone or dimension, and for a choice out of its range.
         """
         self._check_choice(request)
-        control = RunControl(is_cancelled, on_progress)
+        control = RunControl(is_cancelled, on_progress, max_seconds)
         with control.measure("total"):
             extracted = self._extract(request, control)
             features = extracted.features

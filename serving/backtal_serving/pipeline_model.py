@@ -78,11 +78,12 @@ class TritonPythonModel:
         config = json.loads(args["model_config"])
         self._settings = ServingSettings.from_environment()
         self._manifest = Manifest.load(folder / MANIFEST_NAME)
-        self._pool = DecoderPool(self._settings.decode)
+        limits = self._settings.limits
+        self._pool = DecoderPool(limits.decode)
         # Where the kernel refuses the lockdown, the model does not load and says why.
         self._pool.start()
         self._pipeline = Pipeline(
-            self._manifest, InnerModels(self._manifest), self._settings.limits, pool=self._pool
+            self._manifest, InnerModels(self._manifest), limits.video, pool=self._pool
         )
         self._decoupled = pb_utils.using_decoupled_model_transaction_policy(config)
 
@@ -132,7 +133,12 @@ class TritonPythonModel:
         # Large videos: the pipeline has its own copy, spooled.
         del tensors
         progress = {} if on_progress is None else {"on_progress": on_progress}
-        return self._pipeline.run(decoded, is_cancelled=request.is_cancelled, **progress)
+        return self._pipeline.run(
+            decoded,
+            is_cancelled=request.is_cancelled,
+            max_seconds=self._settings.limits.requests.max_seconds,
+            **progress,
+        )
 
 
 def _call(

@@ -22,6 +22,7 @@ from backtal.errors import InvalidArgument, NotFound, Unavailable
 from backtal.runtime import num_cores
 from backtal_serving.drain import drain
 from backtal_serving.launcher import Installation, Layout, find_installation, lay_out
+from backtal_serving.repository_view import write_view
 from backtal_serving.settings import ServingSettings
 
 LOOPBACK = "127.0.0.1"
@@ -196,7 +197,10 @@ class TritonServer:
 
     def _launch(self, installation: Installation, layout: Layout) -> None:
         self.grpc_port = self.options.grpc_port or free_port()
-        command = [str(installation.tritonserver), *self._arguments(layout)]
+        assert self._folder is not None
+        limits = self.options.settings.limits.requests
+        view = write_view(self.options.repository, self._folder / "repository", limits)
+        command = [str(installation.tritonserver), *self._arguments(layout, view)]
         settings = self.options.settings.model_copy(update={"state_folder": self._folder})
         environment = {**layout.environment, **settings.to_environment()}
         self.log_file.parent.mkdir(parents=True, exist_ok=True)
@@ -210,11 +214,11 @@ class TritonServer:
                 start_new_session=True,
             )
 
-    def _arguments(self, layout: Layout) -> list[str]:
+    def _arguments(self, layout: Layout, repository: Path) -> list[str]:
         options = self.options
         stub_timeout = max(30, math.ceil(options.startup_timeout_seconds))
         arguments = [
-            f"--model-repository={options.repository.resolve()}",
+            f"--model-repository={repository}",
             f"--backend-directory={layout.backends}",
             f"--backend-config=python,shm-region-prefix-name={self.shared_memory_prefix}",
             # Triton's 30 s for a model's process to start are not enough on a busy machine.
@@ -277,7 +281,21 @@ class TritonServer:
         # The group outlives its leader where a model's stub was busy, and ignores SIGTERM.
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-        return process.wait()
+        code = process.wait()
+        _wait_for_group(process.pid)
+        return code
+
+
+def _wait_for_group(leader: int) -> None:
+    """Wait until a killed group is gone; its orphans are ours to bury where we adopt them."""
+    deadline = time.monotonic() + GRACE_SECONDS
+    with suppress(ProcessLookupError):
+        while time.monotonic() < deadline:
+            with suppress(ChildProcessError):
+                while os.waitpid(-leader, os.WNOHANG)[0]:
+                    pass
+            os.killpg(leader, 0)
+            time.sleep(POLL_SECONDS)
 
 
 def free_port() -> int:

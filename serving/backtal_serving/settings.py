@@ -9,8 +9,7 @@ from pathlib import Path
 
 from backtal.errors import InvalidFile
 from backtal.settings import Settings, parse
-from backtal.video.limits import VideoLimits
-from backtal.video.sandbox import DecodeSettings
+from backtal_serving.limits import Limits
 
 SETTINGS_VARIABLE = "BACKTAL_SETTINGS"
 
@@ -18,14 +17,12 @@ SETTINGS_VARIABLE = "BACKTAL_SETTINGS"
 class ServingSettings(Settings):
     """How the models of one server behave.
 
-    `allowed_roots` are folders whose files a `uri` may name; `limits` is what a video may be,
-    `decode` what the processes that decode it may take.
+    `allowed_roots` are folders whose files a `uri` may name; `limits` is all that is bounded.
     `state_folder` is the supervisor's, by which it waits for requests in flight.
     """
 
     allowed_roots: tuple[Path, ...] = ()
-    limits: VideoLimits = VideoLimits()
-    decode: DecodeSettings = DecodeSettings()
+    limits: Limits = Limits()
     state_folder: Path | None = None
 
     def to_environment(self) -> dict[str, str]:

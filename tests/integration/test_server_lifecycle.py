@@ -215,7 +215,7 @@ def test_a_server_goes_with_the_process_that_started_it(
 def test_settings_reach_the_models(tiny_repository: TinyRepository, tmp_path: Path) -> None:
     from tritonclient.utils import InferenceServerException
 
-    limits = {"max_duration_seconds": 1.0}
+    limits = {"video": {"max_duration_seconds": 1.0}}
     settings = ServingSettings.model_validate({"allowed_roots": [tmp_path], "limits": limits})
     (tmp_path / "video.mp4").write_bytes(moving_colours(2.0))
     options = ServerOptions(repository=tiny_repository[0], settings=settings)

@@ -183,7 +183,7 @@ def test_a_request_has_exactly_one_source(sources: dict[str, object]) -> None:
     if sum(value is not None for value in sources.values()) == 1:
         Request(**sources)  # type: ignore[arg-type]
         return
-    with pytest.raises(InvalidArgument, match="give one of video, path, features"):
+    with pytest.raises(InvalidArgument, match="give one of video, path, remote, features"):
         Request(**sources)  # type: ignore[arg-type]
 
 

@@ -218,12 +218,34 @@ def test_sound_may_go_on_without_pictures() -> None:
         ({"max_bytes": 1000}, r"has \d+ bytes, allowed are up to 1000"),
         ({"max_duration_seconds": 0.4}, r"is 0\.48 s long, allowed are up to 0\.4 s"),
         ({"max_pixels": 3071}, "64x48, 3072 pixels, allowed are up to 3071"),
+        ({"max_frames": 11}, "has 12 frames or more, allowed are up to 11"),
+        ({"max_frame_seconds": 0.03}, r"one frame for 0\.04 s, allowed are up to 0\.03 s"),
         ({"max_aspect_ratio": 1.3}, r"aspect ratio of 1\.3, allowed are up to 1\.3"),
     ],
 )
 def test_limits_are_held_and_named(limits: dict[str, float], message: str) -> None:
     with pytest.raises(LimitExceeded, match=message):
         decode(steady(12), limits=VideoLimits.model_validate(limits))
+
+
+def test_streams_are_counted() -> None:
+    data = steady(6, sound_seconds=0.5)
+    with pytest.raises(LimitExceeded, match="has 2 streams, allowed are up to 1"):
+        decode(data, limits=VideoLimits(max_streams=1))
+
+
+def test_hours_of_one_frame_are_refused() -> None:
+    # 3 kB that would be 90,000 frames of the clip plan.
+    data = encode(Layout(stamps=[0, 25, 25 * 3600]))
+    assert len(data) < 4000
+    with pytest.raises(LimitExceeded, match=r"one frame for 3599\.00 s, allowed are up to 300 s"):
+        decode(data)
+
+
+def test_frames_that_are_not_declared_are_counted_while_decoding() -> None:
+    live = steady(24, container="mpegts")
+    with pytest.raises(LimitExceeded, match="has 12 frames or more, allowed are up to 11"):
+        decode(live, limits=VideoLimits(max_frames=11))
 
 
 def test_a_duration_that_is_not_declared_is_held_while_decoding() -> None:
