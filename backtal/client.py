@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import queue
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -37,6 +38,9 @@ STREAM_SUFFIX = "_stream"
 
 # gRPC counts a message's length in 32 bits; beyond this a video has to go by URI.
 MAX_VIDEO_BYTES = 2**31 - 2**20
+
+# What Triton itself answers from the time on that it was told to stop.
+_STOPPING = re.compile("no available versions|Server is stopping|Server not ready")
 
 # After which to try again where Triton's queue is full; it does not say so itself.
 QUEUE_FULL_SECONDS = 1.0
@@ -245,6 +249,8 @@ class Client:
         if meant is not None:
             return meant
         code = (error.status() or "").removeprefix("StatusCode.")
+        if _STOPPING.search(text):
+            return Unavailable("the service is stopping")
         if "maximum queue size" in text:
             return Unavailable("the service is full", retry_after_seconds=QUEUE_FULL_SECONDS)
         if code == "UNAVAILABLE":

@@ -11,6 +11,7 @@ same batches and answer the same bits.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -138,8 +139,11 @@ class Pipeline:
         InvalidVideo and LimitExceeded for the video; InvalidArgument for features of another
         backbone or dimension, and for a choice out of its range.
         """
+        with closing(request.remote) if request.remote is not None else nullcontext():
+            return self._run(request, RunControl(is_cancelled, on_progress, max_seconds))
+
+    def _run(self, request: Request, control: RunControl) -> Answer:
         self._check_choice(request)
-        control = RunControl(is_cancelled, on_progress, max_seconds)
         with control.measure("total"):
             extracted = self._extract(request, control)
             features = extracted.features

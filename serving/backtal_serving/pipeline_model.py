@@ -34,6 +34,7 @@ from backtal.video.sandbox import DecoderPool
 from backtal_serving import wire
 from backtal_serving.drain import request_in_flight
 from backtal_serving.numpy_version import check_numpy
+from backtal_serving.request_log import logged_request
 from backtal_serving.settings import ServingSettings
 
 # The nearest code that Triton has; the message carries the true one. By name: Triton adds its
@@ -123,20 +124,27 @@ class TritonPythonModel:
         sender.send(response, flags=final)
 
     def _run(self, request: Any, on_progress: Any = None) -> Answer:
-        with request_in_flight(self._settings.state_folder):
-            return self._answer(request, on_progress)
+        bundle = self._manifest.description.name
+        with logged_request(request.request_id(), bundle) as log:
+            with request_in_flight(self._settings.state_folder):
+                answer = self._answer(request, on_progress)
+            log.answered(answer)
+        return answer
 
     def _answer(self, request: Any, on_progress: Any) -> Answer:
         tensors = {tensor.name(): tensor.as_numpy() for tensor in request.inputs()}
         parameters = json.loads(request.parameters() or "{}")
-        decoded = wire.decode(tensors, parameters, self._manifest, self._settings.allowed_roots)
+        settings = self._settings
+        decoded = wire.decode(
+            tensors, parameters, self._manifest, settings.allowed_roots, settings.remote
+        )
         # Large videos: the pipeline has its own copy, spooled.
         del tensors
         progress = {} if on_progress is None else {"on_progress": on_progress}
         return self._pipeline.run(
             decoded,
             is_cancelled=request.is_cancelled,
-            max_seconds=self._settings.limits.requests.max_seconds,
+            max_seconds=settings.limits.requests.max_seconds,
             **progress,
         )
 
@@ -172,8 +180,6 @@ def _response(tensors: Mapping[str, NDArray[Any]]) -> Any:
 
 def _error_response(error: Exception) -> Any:
     """The answer to a request that failed: a bug of ours is told in the log and only there."""
-    if isinstance(error, Cancelled):
-        pb_utils.Logger.log_info("a request was given up by its caller")
     if not isinstance(error, BacktalError) or type(error) is Internal:
         pb_utils.Logger.log_error("".join(traceback.format_exception(error)))
         error = Internal("a bug of the server; its log says more")

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -89,6 +90,7 @@ class TritonServer:
         self._process: subprocess.Popen[bytes] | None = None
         self._folder: Path | None = None
         self._ready = False
+        self._was_ready = False
 
     @property
     def grpc_address(self) -> str:
@@ -150,9 +152,16 @@ class TritonServer:
 
         Nothing of the server outlives this: no process of its group, no shared memory of its name.
         """
+        return self._stop(self._end)
+
+    def kill(self) -> int:
+        """End a server that does not work, at once, whatever is in flight; the exit code."""
+        return self._stop(_kill_group)
+
+    def _stop(self, end: Callable[[subprocess.Popen[bytes]], int]) -> int:
         process, self._process = self._process, None
         if process is not None:
-            self.exit_code = self._end(process)
+            self.exit_code = end(process)
             for region in SHARED_MEMORY.glob(f"{self.shared_memory_prefix}*"):
                 region.unlink(missing_ok=True)
         if self._folder is not None:
@@ -190,13 +199,15 @@ class TritonServer:
         try:
             self._launch(installation, lay_out(installation, self._folder))
             self._wait_until_ready()
-            self._ready = True
+            self._ready = self._was_ready = True
         except BaseException:
             self.stop()
             raise
 
     def _launch(self, installation: Installation, layout: Layout) -> None:
-        self.grpc_port = self.options.grpc_port or free_port()
+        # A server that is started again keeps the port that its clients know.
+        if not self._was_ready:
+            self.grpc_port = self.options.grpc_port or free_port()
         assert self._folder is not None
         limits = self.options.settings.limits.requests
         view = write_view(self.options.repository, self._folder / "repository", limits)
@@ -278,12 +289,17 @@ class TritonServer:
             process.send_signal(signal.SIGTERM)
             with suppress(subprocess.TimeoutExpired):
                 process.wait(self.options.exit_timeout_seconds + GRACE_SECONDS)
-        # The group outlives its leader where a model's stub was busy, and ignores SIGTERM.
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        code = process.wait()
-        _wait_for_group(process.pid)
-        return code
+        return _kill_group(process)
+
+
+def _kill_group(process: subprocess.Popen[bytes]) -> int:
+    """Kill what is left of a server, and wait until it is gone; the exit code."""
+    # The group outlives its leader where a model's stub was busy, and ignores SIGTERM.
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    code = process.wait()
+    _wait_for_group(process.pid)
+    return code
 
 
 def _wait_for_group(leader: int) -> None:
