@@ -16,6 +16,7 @@ from backtal.manifest import ClipPlan
 from backtal.video import DecodeReport, VideoLimits, Window, open_video
 from tests.integration.videos import sound_only
 from tests.made_videos import Layout, encode, number_of, shifted, steady
+from tests.mutations import mutated
 
 # More ticks than frames, so that every frame is asked for.
 PLAN = ClipPlan(
@@ -253,23 +254,6 @@ def test_a_duration_that_is_not_declared_is_held_while_decoding() -> None:
     limits = VideoLimits(max_duration_seconds=0.5)
     with pytest.raises(LimitExceeded, match=r"allowed are up to 0\.5 s"):
         decode(live, limits=limits)
-
-
-def mutated(data: bytes, random: np.random.Generator) -> bytes:
-    """The file with a few of its bytes changed, cut out or put in."""
-    changed = bytearray(data)
-    for _ in range(random.choice([1, 3, 20, 100])):
-        at = int(random.integers(len(changed)))
-        kind = random.random()
-        if kind < 0.7:
-            changed[at] = int(random.integers(256))
-        elif kind < 0.8:
-            changed[at : at + 4] = b"\xff" * 4
-        elif kind < 0.9:
-            del changed[at : at + 16]
-        else:
-            changed[at:at] = changed[:16]
-    return bytes(changed)
 
 
 @pytest.mark.parametrize("container", ["mp4", "matroska", "mpegts", "avi", "flv"])
