@@ -42,8 +42,11 @@ MAX_VIDEO_BYTES = 2**31 - 2**20
 # What Triton itself answers from the time on that it was told to stop.
 _STOPPING = re.compile("no available versions|Server is stopping|Server not ready")
 
-# After which to try again where Triton's queue is full; it does not say so itself.
-QUEUE_FULL_SECONDS = 1.0
+# And for a model whose process died, until the supervisor has mended that.
+_DEAD = re.compile("Stub process .* is not healthy")
+
+# After which to try again where Triton does not say so itself.
+RETRY_SECONDS = 1.0
 
 _ALWAYS = ("segments", "scores", "labels", "duration", "provenance")
 _WITH_CAS = ("cas", "position_seconds")
@@ -252,7 +255,11 @@ class Client:
         if _STOPPING.search(text):
             return Unavailable("the service is stopping")
         if "maximum queue size" in text:
-            return Unavailable("the service is full", retry_after_seconds=QUEUE_FULL_SECONDS)
+            return Unavailable("the service is full", retry_after_seconds=RETRY_SECONDS)
+        if _DEAD.search(text):
+            return Unavailable(
+                "a part of the service is being started again", retry_after_seconds=RETRY_SECONDS
+            )
         if code == "UNAVAILABLE":
             return Unavailable(f"no server answers at {self.address}: {text}")
         if code == "NOT_FOUND" or "unknown model" in text:

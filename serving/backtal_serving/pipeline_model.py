@@ -49,6 +49,9 @@ _TRITON_CODES = (
 
 # What an inner model answers once Triton was told to stop.
 _STOPPING = re.compile("Server not ready|Server is stopping")
+# And one whose process died, until the supervisor has mended that.
+_DEAD = re.compile("Stub process .* is not healthy|has no available versions|is not found")
+RETRY_AFTER_SECONDS = 1.0
 
 
 class InnerModels:
@@ -167,6 +170,11 @@ def _call(
         text = response.error().message()
         if _STOPPING.search(text):
             raise Unavailable("the service is stopping")
+        if _DEAD.search(text):
+            raise Unavailable(
+                "a part of the service is being started again",
+                retry_after_seconds=RETRY_AFTER_SECONDS,
+            )
         raise from_wire(text) or Internal(f"{model}: {text}")
     tensors = {tensor.name(): tensor.as_numpy() for tensor in response.output_tensors()}
     return {name: tensors[name] for name in outputs}

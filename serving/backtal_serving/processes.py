@@ -15,9 +15,9 @@ NAME_LENGTH = 15
 _PROC = Path("/proc")
 
 
-def stubs_of(process_id: int) -> frozenset[int]:
-    """The models' processes of a tritonserver that are alive."""
-    found = set()
+def stubs_of(process_id: int) -> dict[int, str]:
+    """The models' processes of a tritonserver that are alive, each with its model's name."""
+    found = {}
     for entry in _PROC.iterdir():
         if not entry.name.isdecimal():
             continue
@@ -25,8 +25,8 @@ def stubs_of(process_id: int) -> frozenset[int]:
         with suppress(OSError):
             name, state, parent = _look(entry)
             if parent == process_id and name == STUB_NAME[:NAME_LENGTH] and state not in "ZX":
-                found.add(int(entry.name))
-    return frozenset(found)
+                found[int(entry.name)] = _model_of(entry)
+    return found
 
 
 def adopt_orphans() -> None:
@@ -48,3 +48,9 @@ def _look(entry: Path) -> tuple[str, str, int]:
     before, _, after = (entry / "stat").read_text().rpartition(")")
     fields = after.split()
     return before.partition("(")[2], fields[0], int(fields[1])
+
+
+def _model_of(entry: Path) -> str:
+    """A stub's first argument is its model's file: REPOSITORY/MODEL/VERSION/FILE."""
+    arguments = (entry / "cmdline").read_bytes().split(b"\0")
+    return Path(os.fsdecode(arguments[1])).parent.parent.name if len(arguments) > 1 else ""

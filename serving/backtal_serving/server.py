@@ -52,6 +52,8 @@ class ServerOptions:
     model_config_name: takes ``<model>/configs/NAME.pbtxt`` where it exists.
     startup_timeout_seconds: how long the models may take to load.
     exit_timeout_seconds: how long requests in flight may take after a stop.
+    model_control: models can be unloaded and loaded by whoever reaches Triton's gRPC, and with
+        them any code: only where that is nobody else, never on a port of loopback.
     """
 
     repository: Path
@@ -62,6 +64,7 @@ class ServerOptions:
     model_config_name: str | None = None
     startup_timeout_seconds: float = 120.0
     exit_timeout_seconds: int = 30
+    model_control: bool = False
 
     def __post_init__(self) -> None:
         if not self.repository.is_dir():
@@ -170,6 +173,24 @@ class TritonServer:
         self._ready = False
         return 0 if self.exit_code is None else self.exit_code
 
+    def reload(self, model: str) -> None:
+        """Unload a model and load it again, as is to be done where its process died.
+
+        Raises Unavailable where Triton does not do that in time; InvalidArgument for a server
+        without `model_control`.
+        """
+        from tritonclient.grpc import InferenceServerClient, InferenceServerException
+
+        if not self.options.model_control:
+            raise InvalidArgument("this server was started without model_control")
+        timeout = self.options.startup_timeout_seconds
+        with InferenceServerClient(self.grpc_address) as client:
+            try:
+                client.unload_model(model, client_timeout=timeout)
+                client.load_model(model, client_timeout=timeout)
+            except InferenceServerException as error:
+                raise Unavailable(f"{model} cannot be loaded again: {error.message()}") from None
+
     def wait(self, timeout_seconds: float | None = None) -> int | None:
         """The exit code once Triton has ended by itself, None after `timeout_seconds`."""
         if self._process is None:
@@ -254,6 +275,8 @@ class TritonServer:
                 f"--http-address={LOOPBACK}",
                 f"--http-port={options.http_port}",
             ]
+        if options.model_control:
+            arguments += ["--model-control-mode=explicit", "--load-model=*"]
         if options.model_config_name is not None:
             arguments.append(f"--model-config-name={options.model_config_name}")
         return arguments

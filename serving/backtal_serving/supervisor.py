@@ -2,8 +2,9 @@
 
 Triton goes on saying that it is ready when a model's process is dead, and every request to that
 model fails for ever. So the supervisor looks at the processes, a few times a second, and sends a
-small request of its own now and then. What does not work is killed as a whole and started again,
-on the same port, later and later if that does not help.
+small request of its own now and then. A model whose process died is loaded again, where the server
+has `model_control`. Else, and where that does not help, the server is killed as a whole and started
+again on the same port, later and later.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from backtal.errors import BacktalError
+from backtal.errors import BacktalError, Unavailable
 from backtal_serving.canary import Canary
 from backtal_serving.logs import log_event
 from backtal_serving.processes import bury_orphans, stubs_of
@@ -28,6 +29,7 @@ class SupervisorOptions:
     canary_seconds: between requests of our own. canary_timeout_seconds: for one of them.
     canary_failures: how many in a row mean that the server does not work.
     backoff_seconds: before the second start in a row; twice as long before each further one.
+    max_reloads: of models in one server's life, before it is started again instead.
     healthy_seconds: of good answers, after which starts are counted anew.
     max_starts: in a row; then the supervisor gives up, for its own supervisor to see.
     """
@@ -35,6 +37,7 @@ class SupervisorOptions:
     canary_seconds: float = 5.0
     canary_timeout_seconds: float = 5.0
     canary_failures: int = 2
+    max_reloads: int = 3
     backoff_seconds: float = 1.0
     max_backoff_seconds: float = 30.0
     healthy_seconds: float = 60.0
@@ -86,8 +89,10 @@ class Supervisor:
         while num_starts < options.max_starts:
             # At once the first time, for whoever is waiting.
             delay = options.backoff_seconds * 2 ** (num_starts - 2) if num_starts > 1 else 0.0
-            time.sleep(min(delay, options.max_backoff_seconds))
+            delay = min(delay, options.max_backoff_seconds)
             num_starts += 1
+            log_event("starting_again", starts_in_a_row=num_starts, delay_seconds=delay)
+            time.sleep(delay)
             try:
                 self._server.start()
             except BacktalError as error:
@@ -107,18 +112,24 @@ class Supervisor:
         )
 
     def _wait_for_problem(self) -> str:
+        """Watch one life of the server; what it ended by."""
         server, options = self._server, self._options
         triton = server.process_id
         assert triton is not None
         stubs = stubs_of(triton)
-        num_failures = 0
+        num_reloads = num_failures = 0
         next_canary = time.monotonic() + options.canary_seconds
         while True:
             if (code := server.wait(POLL_SECONDS)) is not None:
                 return f"Triton ended by itself with exit code {code}: {server.log_tail()}"
             bury_orphans(triton)
-            if dead := stubs - stubs_of(triton):
-                return f"{len(dead)} of {len(stubs)} models' processes died"
+            alive = stubs_of(triton)
+            if dead := stubs.keys() - alive.keys():
+                models = sorted({stubs[process_id] for process_id in dead})
+                num_reloads += len(models)
+                if num_reloads > options.max_reloads or not self._reload(models):
+                    return f"a process of {', '.join(models)} died"
+                stubs = stubs_of(triton)
             if time.monotonic() < next_canary:
                 continue
             problem = self._canary.problem(server.grpc_address)
@@ -129,3 +140,18 @@ class Supervisor:
                 if num_failures >= options.canary_failures:
                     return problem
                 next_canary = time.monotonic()
+
+    def _reload(self, models: list[str]) -> bool:
+        """Load models again whose processes died; whether that could be done."""
+        if not self._server.options.model_control:
+            return False
+        for model in models:
+            started = time.monotonic()
+            log_event("model_failed", "error", model=model)
+            try:
+                self._server.reload(model)
+            except Unavailable as error:
+                log_event("reload_failed", "error", model=model, problem=error.message)
+                return False
+            log_event("model_reloaded", model=model, seconds=round(time.monotonic() - started, 2))
+        return True

