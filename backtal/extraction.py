@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,9 +34,19 @@ CLIPS_PER_BATCH = 4
 WINDOW_FRAMES = 64
 
 
+@dataclass(frozen=True)
+class Decoded:
+    """What decoding found; `num_frames_declared` is None where the file does not say."""
+
+    duration_seconds: float
+    num_frames: int
+    warnings: tuple[str, ...] = ()
+    num_frames_declared: int | None = None
+
+
 @dataclass(frozen=True, eq=False)
 class Extracted:
-    """Features, and what decoding found; `num_frames_declared` is None where nothing is said."""
+    """The features of a video, and what decoding found."""
 
     features: FeatureSequence
     warnings: tuple[str, ...] = ()
@@ -65,6 +75,11 @@ class FeatureExtractor:
         self._pool = pool
 
     @property
+    def streams(self) -> tuple[str, ...]:
+        """Of the features, one below the other."""
+        return tuple(backbone.stream for backbone in self._description.backbones)
+
+    @property
     def provenance(self) -> FeatureProvenance:
         """What the features of this extractor are made by."""
         description = self._description
@@ -84,7 +99,30 @@ class FeatureExtractor:
         allow_partial: bool = False,
         control: RunControl | None = None,
     ) -> Extracted:
-        """The features of a whole video, decoded one batch of clips ahead of the backbone.
+        """The features of a whole video. Raises what `pass_on` raises."""
+        parts: list[FloatArray] = []
+        decoded = self.pass_on(source, parts.append, allow_partial=allow_partial, control=control)
+        start, end = clip_times(self._description.clip_plan, decoded.duration_seconds)
+        features = FeatureSequence(
+            values=np.concatenate(parts, axis=1),
+            clip_start_seconds=start,
+            clip_end_seconds=end,
+            duration_seconds=decoded.duration_seconds,
+            num_frames_decoded=decoded.num_frames,
+            streams=self.streams,
+            provenance=self.provenance,
+        )
+        return Extracted(features, decoded.warnings, decoded.num_frames_declared)
+
+    def pass_on(
+        self,
+        source: Path | bytes | RangeReader,
+        take: Callable[[FloatArray], None],
+        *,
+        allow_partial: bool = False,
+        control: RunControl | None = None,
+    ) -> Decoded:
+        """Give each batch's features [D, n] to `take`, decoded one batch ahead; none is kept.
 
         Raises NotFound, InvalidVideo, LimitExceeded; Cancelled within one batch of clips;
         Unavailable where the pool is full or its child is killed; InvalidArgument where the
@@ -95,39 +133,34 @@ class FeatureExtractor:
         with closing(
             open_video(source, self._limits, decoder=self._decoder, pool=self._pool)
         ) as video:
-            values = self._values(video, allow_partial, control)
+            self._pass_on(video, take, allow_partial, control)
             report = video.report
             declared = video.description.num_frames
         control.on_progress(Progress(report.duration_seconds, report.duration_seconds))
-        start, end = clip_times(self._description.clip_plan, report.duration_seconds)
-        features = FeatureSequence(
-            values=values,
-            clip_start_seconds=start,
-            clip_end_seconds=end,
-            duration_seconds=report.duration_seconds,
-            num_frames_decoded=report.num_frames,
-            streams=tuple(backbone.stream for backbone in self._description.backbones),
-            provenance=self.provenance,
-        )
-        return Extracted(features, report.warnings, declared)
+        return Decoded(report.duration_seconds, report.num_frames, report.warnings, declared)
 
-    def _values(self, video: Video, allow_partial: bool, control: RunControl) -> FloatArray:
+    def _pass_on(
+        self,
+        video: Video,
+        take: Callable[[FloatArray], None],
+        allow_partial: bool,
+        control: RunControl,
+    ) -> None:
         plan = self._description.clip_plan
         declared_seconds = video.description.duration_seconds or 0.0
-        parts: list[FloatArray] = []
         num_clips = 0
         with Prefetch(clip_batches(video, plan, allow_partial), name="decode") as batches:
             for clips in batches:
                 control.check_cancelled()
                 with control.measure("features"):
-                    parts.append(self._features(clips))
+                    values = np.ascontiguousarray(self._features(clips).T)
+                take(values)
                 num_clips += len(clips)
                 done_seconds = num_clips * plan.stride_seconds
                 total_seconds = declared_seconds or done_seconds
                 control.on_progress(Progress(min(done_seconds, total_seconds), total_seconds))
         control.add_seconds("decode", batches.busy_seconds)
         control.check_cancelled()
-        return np.ascontiguousarray(np.concatenate(parts).T)
 
     def _features(self, clips: NDArray[np.uint8]) -> FloatArray:
         parts = []

@@ -148,6 +148,7 @@ class TritonPythonModel:
             decoded,
             is_cancelled=request.is_cancelled,
             max_seconds=settings.limits.requests.max_seconds,
+            keep=wire.kept(request.requested_output_names()),
             **progress,
         )
 

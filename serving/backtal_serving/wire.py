@@ -21,7 +21,7 @@ from backtal.errors import InvalidArgument, InvalidFile
 from backtal.features import FeatureProvenance, FeatureSequence
 from backtal.localization.choice import nearest
 from backtal.manifest import BundleDescription, Manifest
-from backtal.pipeline import Answer, Progress, Request
+from backtal.pipeline import Answer, Kept, Progress, Request
 from backtal_serving.uris import RemoteAccess, resolve
 
 SOURCES = ("video", "uri", "features")
@@ -80,6 +80,12 @@ def decode(
     return Request(remote=found, **choice)
 
 
+def kept(requested: Collection[str]) -> tuple[Kept, ...]:
+    """What the pipeline is to keep for the `requested` output tensors."""
+    found: list[Kept] = ["cas"] if "cas" in requested else []
+    return (*found, "features") if {"features", *CLIP_TIMES} & set(requested) else tuple(found)
+
+
 def encode(
     answer: Answer, manifest: Manifest, requested: Collection[str]
 ) -> dict[str, NDArray[Any]]:
@@ -93,15 +99,13 @@ def encode(
         "labels": np.array([segment.label.encode() for segment in segments], np.object_),
         "duration": np.array([answer.duration_seconds], np.float32),
     }
-    if "cas" in requested:
+    if answer.cas is not None:
         tensors["cas"] = answer.cas
     if "position_seconds" in requested:
         tensors["position_seconds"] = answer.position_seconds_middle.astype(np.float32)
-    if "features" in requested:
+    if features is not None:
         tensors["features"] = features.values
-    if "clip_start_seconds" in requested:
         tensors["clip_start_seconds"] = features.clip_start_seconds
-    if "clip_end_seconds" in requested:
         tensors["clip_end_seconds"] = features.clip_end_seconds
     if "provenance" in requested:
         text = json.dumps(provenance(answer, manifest))
