@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import queue
-import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ from backtal.errors import (
     MissingDependency,
     NotFound,
     Unavailable,
+    from_triton,
     from_wire,
 )
 from backtal.features import FeatureProvenance, FeatureSequence
@@ -38,15 +38,6 @@ STREAM_SUFFIX = "_stream"
 
 # gRPC counts a message's length in 32 bits; beyond this a video has to go by URI.
 MAX_VIDEO_BYTES = 2**31 - 2**20
-
-# What Triton itself answers from the time on that it was told to stop.
-_STOPPING = re.compile("no available versions|Server is stopping|Server not ready")
-
-# And for a model whose process died, until the supervisor has mended that.
-_DEAD = re.compile("Stub process .* is not healthy")
-
-# After which to try again where Triton does not say so itself.
-RETRY_SECONDS = 1.0
 
 _ALWAYS = ("segments", "scores", "labels", "duration", "provenance")
 _WITH_CAS = ("cas", "position_seconds")
@@ -248,18 +239,10 @@ class Client:
     def _translate(self, error: Any) -> BacktalError:
         """The error that the server meant, or the nearest kind for what gRPC says."""
         text = error.message()
-        meant = from_wire(text)
+        meant = from_triton(text)
         if meant is not None:
             return meant
         code = (error.status() or "").removeprefix("StatusCode.")
-        if _STOPPING.search(text):
-            return Unavailable("the service is stopping")
-        if "maximum queue size" in text:
-            return Unavailable("the service is full", retry_after_seconds=RETRY_SECONDS)
-        if _DEAD.search(text):
-            return Unavailable(
-                "a part of the service is being started again", retry_after_seconds=RETRY_SECONDS
-            )
         if code == "UNAVAILABLE":
             return Unavailable(f"no server answers at {self.address}: {text}")
         if code == "NOT_FOUND" or "unknown model" in text:

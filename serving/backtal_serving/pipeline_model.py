@@ -7,7 +7,6 @@ reached by Triton's own calls between models (BLS); all else is `backtal.pipelin
 from __future__ import annotations
 
 import json
-import re
 import traceback
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,7 +24,7 @@ from backtal.errors import (
     NotFound,
     PermissionDenied,
     Unavailable,
-    from_wire,
+    from_triton,
     to_wire,
 )
 from backtal.manifest import MANIFEST_NAME, Manifest
@@ -46,12 +45,6 @@ _TRITON_CODES = (
     (Unavailable, "UNAVAILABLE"),
     (Cancelled, "CANCELLED"),
 )
-
-# What an inner model answers once Triton was told to stop.
-_STOPPING = re.compile("Server not ready|Server is stopping")
-# And one whose process died, until the supervisor has mended that.
-_DEAD = re.compile("Stub process .* is not healthy|has no available versions|is not found")
-RETRY_AFTER_SECONDS = 1.0
 
 
 class InnerModels:
@@ -169,14 +162,7 @@ def _call(
     response = request.exec()
     if response.has_error():
         text = response.error().message()
-        if _STOPPING.search(text):
-            raise Unavailable("the service is stopping")
-        if _DEAD.search(text):
-            raise Unavailable(
-                "a part of the service is being started again",
-                retry_after_seconds=RETRY_AFTER_SECONDS,
-            )
-        raise from_wire(text) or Internal(f"{model}: {text}")
+        raise from_triton(text) or Internal(f"{model}: {text}")
     tensors = {tensor.name(): tensor.as_numpy() for tensor in response.output_tensors()}
     return {name: tensors[name] for name in outputs}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from backtal_serving.processes import stubs_of
 from backtal_serving.server import SHARED_MEMORY
 from tests.integration.tiny_repository import BUNDLE
 from tests.integration.videos import moving_colours
+from tests.requirements import require
 
 pytestmark = pytest.mark.slow
 
@@ -178,6 +180,39 @@ def test_a_killed_part_is_mended_in_time(supervised: Supervised, load: Load, whi
     assert all(isinstance(error, (Unavailable, Internal)) for _, error in load.errors)
     delay = supervised.events("starting_again")[-1]["delay_seconds"]
     assert seconds - delay < RECOVERY_SECONDS
+
+
+@pytest.mark.long
+def test_shared_memory_of_a_containers_default_size(
+    tiny_repository: tuple[Path, Manifest], tmp_path: Path
+) -> None:
+    """64 MB: a message that does not fit is refused, what fits is answered, before and after."""
+    unshare = shutil.which("unshare")
+    if unshare is None or os.getuid() != 0:
+        require("unshare", "a /dev/shm of its own takes unshare, and root")
+    mount = 'mount -t tmpfs -o size=64m tmpfs /dev/shm && exec "$@"'
+    code = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from backtal.client import Client\n"
+        "from backtal.errors import Unavailable\n"
+        "from backtal_serving.embedded import EmbeddedServer\n"
+        "video = Path(sys.argv[2]).read_bytes()\n"
+        "with EmbeddedServer(Path(sys.argv[1])) as server, Client(server.grpc_address) as client:\n"
+        "    for size in (0, 100_000_000, 0, 100_000_000, 0):\n"
+        "        try:\n"
+        "            answer = client.detect(video=bytes(size) if size else video, bundle='tiny')\n"
+        "            print(answer.duration_seconds)\n"
+        "        except Unavailable as error:\n"
+        "            print(error.message)\n"
+        "print(server.exit_code)\n"
+    )
+    (tmp_path / "video.mp4").write_bytes(moving_colours(2.0))
+    command = [unshare, "-m", "sh", "-c", mount, "sh", sys.executable, "-c", code]
+    command += [str(tiny_repository[0]), str(tmp_path / "video.mp4")]
+    answer = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    told = ["refused" if "no shared memory" in line else line for line in answer.stdout.split("\n")]
+    assert told == ["2.0", "refused", "2.0", "refused", "2.0", "0", ""]
 
 
 CONTROLLED = """
