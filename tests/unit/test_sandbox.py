@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -16,6 +17,7 @@ import numpy as np
 import pytest
 
 from backtal.errors import (
+    InvalidArgument,
     InvalidVideo,
     LimitExceeded,
     MissingDependency,
@@ -24,8 +26,11 @@ from backtal.errors import (
 )
 from backtal.manifest import ClipPlan
 from backtal.video import VideoLimits, Window, open_video
-from backtal.video.sandbox import DecoderPool, DecodeSettings
-from backtal.video.sandbox.messages import Opened, Ready
+from backtal.video.sandbox import DecoderPool, DecodeSettings, channel
+from backtal.video.sandbox.messages import Reaped
+from backtal.video.sandbox.video import IsolatedVideo
+from backtal.video.sandbox.worker import Worker
+from backtal.video.source import Source
 from tests.integration.videos import sound_only
 from tests.made_videos import number_of, steady
 from tests.requirements import require
@@ -233,15 +238,83 @@ def test_children_go_with_the_process_that_has_the_pool() -> None:
         time.sleep(0.02)
 
 
-def test_a_hostile_child_is_not_believed() -> None:
-    with pytest.raises(ValueError, match="sample_aspect_ratio"):
-        Opened.model_validate_json(
-            '{"kind":"opened","container":"a","codec":"b","width":1,"height":1,'
-            '"sample_aspect_ratio":[1,0],"duration_seconds":1,"num_frames":1,'
-            '"frames_per_second":1}'
-        )
-    with pytest.raises(ValueError, match="refused"):
-        Ready(refused="x" * 5000)
+class ScriptedPool:
+    """Lends real workers whose other side says what the test says: a child that was taken over."""
+
+    settings = DecodeSettings(window_timeout_seconds=5.0)
+
+    def __init__(self, *replies: str) -> None:
+        self._replies = replies
+        self.num_lent = 0
+
+    def open(self, source: Source, limits: VideoLimits) -> IsolatedVideo:
+        return IsolatedVideo(self, source, limits)  # type: ignore[arg-type]
+
+    def lend(self) -> Worker:
+        self.num_lent += 1
+        ours, theirs = socket.socketpair()
+        with theirs:
+            for reply in self._replies:
+                channel.send(theirs, reply.encode())
+            # Its orders are never read; the socket keeps them.
+            kept = theirs.dup()
+        return Worker(ours, 0, lambda *_: self._ended(kept), 5.0)
+
+    def take_back(self, worker: Worker) -> None:
+        worker.end()
+
+    def _ended(self, kept: socket.socket) -> Reaped:
+        kept.close()
+        return Reaped(exit_code=0, cpu_seconds=0.0, was_killed=True)
+
+
+OPENED = (
+    '{"kind":"opened","container":"a","codec":"b","width":64,"height":48,'
+    '"sample_aspect_ratio":[1,1],"duration_seconds":1,"num_frames":1,"frames_per_second":1}'
+)
+
+
+def window(times: str, end: str) -> str:
+    return f'{{"kind":"window","presentation_seconds":{times},"end_seconds":{end},"cpu_seconds":0}}'
+
+
+@pytest.mark.parametrize(
+    ("replies", "says"),
+    [
+        (['{"kind":"opened"}'], "nonsense"),
+        (["[" * 100_000], "nonsense"),
+        ([OPENED.replace("[1,1]", "[1,0]")], "nonsense"),
+        ([OPENED.replace('"width":64', '"width":99999999')], "allowed are up to 35389440"),
+        ([OPENED.replace('"duration_seconds":1', '"duration_seconds":1e300')], "is 1000"),
+        ([window("[0]", "1")], "it said window"),
+        ([OPENED, OPENED], "it said opened"),
+        ([OPENED, window("[0]", "1e15")], "allowed are up to 21600 s"),
+        ([OPENED, window("[0]", "NaN")], "nonsense"),
+        ([OPENED, window("[]", "1")], "nonsense"),
+        ([OPENED, window("[0, 0]", "1")], "times that do not rise"),
+        ([OPENED, window("[0]", "1"), window("[0.5]", "2")], "times that do not rise"),
+        ([OPENED, window(str(list(range(65))), "66")], "a window of 65 frames"),
+        ([OPENED, '{"kind":"read","offset":0,"num_bytes":10}'], "bytes that there are not"),
+        (
+            [OPENED, '{"kind":"finished","num_frames":1,"duration_seconds":1e9,"warnings":[]}'],
+            "allowed are up to 21600 s",
+        ),
+        (
+            [OPENED, '{"kind":"finished","num_frames":-1,"duration_seconds":1,"warnings":[]}'],
+            "nonsense",
+        ),
+        ([OPENED, '{"kind":"failed","error":"Internal","message":"x"}'], "nonsense"),
+        ([OPENED, '{"kind":"crashed","reason":"so"}'], "crashed the decoder, twice .so."),
+    ],
+)
+def test_a_child_that_was_taken_over_is_not_believed(replies: list[str], says: str) -> None:
+    hostile = ScriptedPool(*replies)
+    with (
+        pytest.raises(InvalidArgument, match=says),
+        closing(open_video(steady(6), pool=hostile)) as video,  # type: ignore[arg-type]
+    ):
+        list(video.windows(PLAN))
+    assert hostile.num_lent <= 2
 
 
 def test_requests_side_by_side_do_not_mix(pool: DecoderPool) -> None:

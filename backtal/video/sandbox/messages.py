@@ -108,7 +108,7 @@ class WindowReady(Settings):
     """Of a child: a window's pixels are in its slot. `cpu_seconds` it has taken so far, in all."""
 
     kind: Literal["window"] = "window"
-    presentation_seconds: tuple[float, ...]
+    presentation_seconds: Annotated[tuple[float, ...], Field(min_length=1)]
     end_seconds: float
     cpu_seconds: float
 
@@ -117,8 +117,8 @@ class Finished(Settings):
     """Of a child: there are no more windows; see `DecodeReport`."""
 
     kind: Literal["finished"] = "finished"
-    num_frames: int
-    duration_seconds: float
+    num_frames: Annotated[int, Field(ge=1)]
+    duration_seconds: Annotated[float, Field(gt=0)]
     warnings: Annotated[tuple[Text, ...], Field(max_length=20)]
 
     @classmethod
@@ -194,9 +194,10 @@ ZYGOTE_ORDERS: TypeAdapter[Spawn | Reap] = TypeAdapter(
 
 
 class Spawned(Settings):
-    """Of the zygote: the child's process id."""
+    """Of the zygote: the child's process id, or why there is none."""
 
-    process_id: int
+    process_id: int = 0
+    problem: str = ""
 
 
 class Reaped(Settings):

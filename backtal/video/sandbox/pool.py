@@ -183,8 +183,11 @@ class _Zygote:
             except BaseException:
                 ours.close()
                 raise
-        process_id = Spawned.model_validate_json(text).process_id
-        return Worker(ours, process_id, self._reap, settings.window_timeout_seconds)
+        spawned = Spawned.model_validate_json(text)
+        if spawned.problem:
+            ours.close()
+            raise Unavailable(spawned.problem, retry_after_seconds=RETRY_AFTER_SECONDS)
+        return Worker(ours, spawned.process_id, self._reap, settings.window_timeout_seconds)
 
     def end(self) -> None:
         self._control.close()

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from backtal.errors import InvalidVideo
 from backtal.manifest import ClipPlan
 from backtal.video.limits import VideoLimits
 from backtal.video.sandbox.messages import Decode, Finished, Next, Open, Opened, WindowReady
@@ -133,19 +132,33 @@ class IsolatedVideo:
         worker = self._worker
         with _SharedWindows(order) as shared:
             worker.order(order, (shared.descriptor,))
-            slot = 0
+            slot, end_seconds = 0, 0.0
             worker.order(Next(slot=slot))
             while True:
                 reply = worker.reply(self._source.name, self._source.remote)
                 if isinstance(reply, Finished):
+                    self._check_finished(reply)
                     self._report = reply.report()
                     return
                 if not isinstance(reply, WindowReady):
                     raise ChildDied(f"it said {reply.kind}", from_outside=False)
+                self._check_times(reply, end_seconds)
+                end_seconds = reply.end_seconds
                 following = (slot + 1) % NUM_SLOTS
                 worker.order(Next(slot=following))
                 yield shared.window(slot, reply)
                 slot = following
+
+    def _check_times(self, reply: WindowReady, start_seconds: float) -> None:
+        """A child that was taken over must not send us round in circles, or for years."""
+        times = np.array([*reply.presentation_seconds, reply.end_seconds])
+        if times[0] < start_seconds or not (np.diff(times) > 0).all():
+            raise ChildDied("it gave times that do not rise", from_outside=False)
+        self._limits.check_duration(self._source.name, reply.end_seconds)
+
+    def _check_finished(self, reply: Finished) -> None:
+        self._limits.check_duration(self._source.name, reply.duration_seconds)
+        self._limits.check_frames(self._source.name, reply.num_frames)
 
 
 class _SharedWindows:
@@ -177,8 +190,8 @@ class _SharedWindows:
     def window(self, slot: int, reply: WindowReady) -> Window:
         """A copy of a window: its slot is written again."""
         num_frames = len(reply.presentation_seconds)
-        if not 1 <= num_frames <= self._shape[1]:
-            raise InvalidVideo(f"a window of {num_frames} frames, allowed are {self._shape[1]}")
+        if num_frames > self._shape[1]:
+            raise ChildDied(f"it gave a window of {num_frames} frames", from_outside=False)
         pixels = np.frombuffer(self._memory, np.uint8).reshape(self._shape)
         times = np.array(reply.presentation_seconds)
         return Window(times, pixels[slot, :num_frames].copy(), reply.end_seconds)

@@ -28,6 +28,9 @@ from backtal.video.source import RangeReader
 DYING_SECONDS = 2.0
 # Of a timeout: a child that computed less than this share of it was kept waiting by the machine.
 BUSY_SHARE = 0.5
+# Of a remote object a decoder reads some parts again, but not without end.
+MOST_READINGS = 4
+LEAST_READ_BYTES = 64 << 20
 # What a process does not do to itself.
 OUTSIDE_SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT)
 
@@ -65,6 +68,7 @@ class Worker:
         self._reap = reap
         self._timeout_seconds = window_timeout_seconds
         self._cpu_seconds = 0.0
+        self._read_bytes = 0
         self._ended: Reaped | None = None
 
     def is_alive(self) -> bool:
@@ -133,8 +137,11 @@ class Worker:
             reply = REPLIES.validate_json(parcel.text)
             if not isinstance(reply, Read):
                 return reply
-            if remote is None:
-                raise self._nonsense("it asks for bytes that it has")
+            if remote is None or reply.offset + reply.num_bytes > remote.num_bytes:
+                raise self._nonsense("it asks for bytes that there are not")
+            self._read_bytes += reply.num_bytes
+            if self._read_bytes > MOST_READINGS * remote.num_bytes + LEAST_READ_BYTES:
+                raise self._nonsense(f"it read {self._read_bytes} bytes of {remote.num_bytes}")
             started = time.monotonic()
             data = remote.read_at(reply.offset, reply.num_bytes)
             # The time of a window is a child's to use, not the network's.

@@ -44,7 +44,7 @@ def main() -> None:
             answer: Spawned | Reaped
             if isinstance(order, Spawn):
                 answer = _spawn(order, parcel.descriptors[0], control)
-                children.add(answer.process_id)
+                children |= {answer.process_id} - {0}
             else:
                 answer = _reap(order)
                 children.discard(order.process_id)
@@ -56,7 +56,11 @@ def main() -> None:
 
 def _spawn(order: Spawn, descriptor: int, control: socket.socket) -> Spawned:
     zygote = os.getpid()
-    process_id = os.fork()
+    try:
+        process_id = os.fork()
+    except OSError as error:
+        os.close(descriptor)
+        return Spawned(problem=f"no process can be forked: {error.strerror}")
     if process_id == 0:
         exit_code = 1
         try:
