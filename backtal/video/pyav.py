@@ -187,13 +187,17 @@ class _Decoding:
         every = self._description.duration_seconds is not None and not _declares_duration(
             self._stream
         )
-        packets = self._container.demux() if every else self._container.demux(self._stream)
+        packets = self._demux(every)
         while True:
             try:
                 packet: Any = next(packets, None)
             except FFmpegError as error:
                 self._damaged(error)
                 return
+            except IndexError:
+                # PyAV knows no stream that begins in the middle of a file; it is not ours.
+                packets = self._demux(every)
+                continue
             if packet is None:
                 return
             if packet.stream.index == self._stream.index:
@@ -201,6 +205,9 @@ class _Decoding:
             elif packet.pts is not None:
                 end = float((packet.pts + (packet.duration or 0)) * packet.time_base)
                 self._other_streams_end = max(self._other_streams_end, end)
+
+    def _demux(self, every: bool) -> Iterator[Any]:
+        return self._container.demux() if every else self._container.demux(self._stream)
 
     def _damaged(self, error: FFmpegError) -> None:
         self._num_damaged += 1

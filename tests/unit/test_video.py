@@ -5,7 +5,9 @@ import socket
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from numpy.typing import NDArray
 from backtal.errors import InvalidArgument, InvalidVideo, LimitExceeded, NotFound
 from backtal.manifest import ClipPlan
 from backtal.video import DecodeReport, VideoLimits, Window, open_video
+from backtal.video.pyav import _Decoding
 from tests.integration.videos import sound_only
 from tests.made_videos import Layout, encode, number_of, shifted, steady
 from tests.mutations import mutated
@@ -313,3 +316,24 @@ def test_decord_is_for_files_that_are_trusted() -> None:
         open_video(steady(6), decoder="decord")
     with pytest.raises(InvalidArgument, match="decoder is 'other', allowed are"):
         open_video(steady(6), decoder="other")  # type: ignore[arg-type]
+
+
+def test_a_packet_of_a_stream_that_pyav_does_not_know_is_passed_over(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One that begins in the middle of a file; PyAV then looks beyond its list of streams."""
+    real = _Decoding._demux
+    calls: list[bool] = []
+
+    def demux(decoding: _Decoding, every: bool) -> Iterator[Any]:
+        calls.append(every)
+        packets = real(decoding, every)
+        if len(calls) == 1:
+            yield from islice(packets, 3)
+            raise IndexError("list index out of range")
+        yield from packets
+
+    monkeypatch.setattr(_Decoding, "_demux", demux)
+    _, numbers, _ = decode(steady(12, b_frames=2))
+    assert numbers == list(range(12))
+    assert len(calls) == 2
