@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -216,6 +217,7 @@ def test_shared_memory_of_a_containers_default_size(
 
 
 CONTROLLED = """
+import signal
 import sys
 from pathlib import Path
 from backtal_serving.server import ServerOptions, TritonServer
@@ -226,6 +228,7 @@ server = TritonServer(
     ServerOptions(repository=repository, log_file=log_file, model_control=True)
 )
 supervisor = Supervisor(server, SupervisorOptions(max_reloads=2))
+signal.signal(signal.SIGTERM, signal.default_int_handler)
 supervisor.start()
 try:
     supervisor.watch()
@@ -267,8 +270,11 @@ def test_a_model_whose_process_died_is_loaded_again_and_triton_goes_on(
             _wait_for(lambda: len(controlled.events("ready")) == 2)
             assert controlled.triton != triton
     finally:
-        process.send_signal(signal.SIGINT)
-        process.wait(60.0)
+        process.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(60.0)
+        process.kill()
+        process.wait()
 
 
 def test_a_stop_under_load_answers_what_is_in_flight_and_leaves_nothing(
