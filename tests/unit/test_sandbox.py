@@ -159,7 +159,9 @@ def test_the_childrens_parent_may_die(pool: DecoderPool) -> None:
         first = [next(windows)]
         before = pool.zygote_process_id
         assert before is not None
+        (child,) = pool.process_ids
         os.kill(before, signal.SIGKILL)
+        wait_until_gone(child)
         assert numbers(first + list(windows)) == list(range(40))
         assert pool.zygote_process_id != before
 
@@ -336,6 +338,10 @@ def kill(pool: DecoderPool, end: signal.Signals) -> None:
     """End the one child that decodes, and wait until it is gone."""
     (process_id,) = pool.process_ids
     os.kill(process_id, end)
+    wait_until_gone(process_id)
+
+
+def wait_until_gone(process_id: int) -> None:
     deadline = time.monotonic() + 10.0
     while is_running(process_id):
         assert time.monotonic() < deadline
