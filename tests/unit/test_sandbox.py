@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import socket
@@ -13,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 
@@ -71,6 +73,28 @@ def test_a_child_gives_the_frames_that_this_process_gives(pool: DecoderPool) -> 
         np.testing.assert_array_equal(theirs.frames, ours.frames)
         np.testing.assert_array_equal(theirs.presentation_seconds, ours.presentation_seconds)
         assert theirs.end_seconds == ours.end_seconds
+
+
+def test_a_file_with_subtitles_is_decoded(pool: DecoderPool) -> None:
+    """PyAV loads the module for them when it meets them: in a child that is too late."""
+    with closing(open_video(with_subtitles(), pool=pool)) as video:
+        assert numbers(list(video.windows(PLAN))) == list(range(6))
+
+
+def with_subtitles() -> bytes:
+    file = io.BytesIO()
+    with (
+        av.open(io.BytesIO(steady(6, container="matroska"))) as source,
+        av.open(file, "w", format="matroska") as target,
+    ):
+        stream = target.add_stream_from_template(source.streams.video[0])
+        with av.open(io.BytesIO(b"1\n00:00:00,000 --> 00:00:01,000\nhello\n")) as text:
+            target.add_stream_from_template(text.streams[0])
+        for packet in source.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = stream
+                target.mux(packet)
+    return file.getvalue()
 
 
 def test_a_video_is_read_from_a_path_and_twice(pool: DecoderPool, tmp_path: Path) -> None:

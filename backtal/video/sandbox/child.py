@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 import math
 import mmap
@@ -42,12 +43,16 @@ from backtal.video.sandbox.settings import DecodeSettings
 from backtal.video.source import Source, open_source
 from backtal.video.window import Window
 
+# PyAV imports these when a file has such a stream; then it would be too late.
+_LATE_MODULES = ("av.audio.codeccontext", "av.subtitles.codeccontext", "av.video.codeccontext")
 _WARM_UP_SIZE = 64
 _WARM_UP_FRAMES = 4
 
 
 def warm_up() -> None:
     """Decode a tiny clip, so that nothing is left to import, or to look up, after the lockdown."""
+    for name in _LATE_MODULES:
+        importlib.import_module(name)
     plan = ClipPlan(short_side_pixels=32, crop_pixels=32)
     source = open_source(_tiny_clip(), VideoLimits())
     video = PyavVideo(source, VideoLimits(), 1)
