@@ -27,6 +27,7 @@ from backtal.errors import (
     MissingDependency,
     NotFound,
     Unavailable,
+    from_triton,
     from_wire,
 )
 from backtal.features import FeatureProvenance, FeatureSequence
@@ -238,7 +239,7 @@ class Client:
     def _translate(self, error: Any) -> BacktalError:
         """The error that the server meant, or the nearest kind for what gRPC says."""
         text = error.message()
-        meant = from_wire(text)
+        meant = from_triton(text)
         if meant is not None:
             return meant
         code = (error.status() or "").removeprefix("StatusCode.")

@@ -72,8 +72,8 @@ def provenance(answer: Answer, manifest: Manifest) -> dict[str, Any]:
         "duration_seconds": answer.duration_seconds,
         "num_frames_decoded": answer.num_frames_decoded,
         "num_frames_declared": answer.num_frames_declared,
-        "streams": list(answer.features.streams),
-        "features": answer.features.provenance.model_dump(mode="json"),
+        "streams": list(answer.streams),
+        "features": answer.feature_provenance.model_dump(mode="json"),
         "warnings": list(answer.warnings),
         "stage_seconds": dict(answer.stage_seconds),
     }

@@ -156,3 +156,31 @@ def from_wire(text: str) -> BacktalError | None:
         return None
     retry = float(found["retry"]) if found["retry"] else None
     return _BY_CODE[found["code"]](found["text"], retry_after_seconds=retry)
+
+
+# What Triton says in words of its own, and what is meant by it.
+_TRITON = (
+    (r"maximum queue size", "the service is full", 1.0),
+    (r"Server is stopping|Server not ready", "the service is stopping", None),
+    (
+        r"Stub process .* is not healthy|no available versions",
+        "a part of the service is being stopped or started",
+        1.0,
+    ),
+    (
+        r"shared memory pool size",
+        "the server has no shared memory left for a message of this size: send the video's uri",
+        1.0,
+    ),
+)
+
+
+def from_triton(text: str) -> BacktalError | None:
+    """The error of ours inside Triton's ``text``, or what its own words mean; None for others."""
+    ours = from_wire(text)
+    if ours is not None:
+        return ours
+    for pattern, message, retry_after_seconds in _TRITON:
+        if re.search(pattern, text):
+            return Unavailable(message, retry_after_seconds=retry_after_seconds)
+    return None

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,16 +20,36 @@ from backtal.precision import computed_in
 from backtal.prefetch import Prefetch
 from backtal.run_control import Progress, RunControl
 from backtal.stages import Clips, Stages
-from backtal.video import RESIZER, DecoderName, Video, VideoLimits, open_video
+from backtal.video import (
+    RESIZER,
+    DecoderName,
+    RangeReader,
+    Video,
+    VideoLimits,
+    open_video,
+)
+
+if TYPE_CHECKING:
+    from backtal.video.sandbox import DecoderPool
 
 CLIPS_PER_BATCH = 4
 WINDOW_FRAMES = 64
 FIELDS_PER_CALL = 4
 
 
+@dataclass(frozen=True)
+class Decoded:
+    """What decoding found; `num_frames_declared` is None where the file does not say."""
+
+    duration_seconds: float
+    num_frames: int
+    warnings: tuple[str, ...] = ()
+    num_frames_declared: int | None = None
+
+
 @dataclass(frozen=True, eq=False)
 class Extracted:
-    """Features, and what decoding found; `num_frames_declared` is None where nothing is said."""
+    """The features of a video, and what decoding found."""
 
     features: FeatureSequence
     warnings: tuple[str, ...] = ()
@@ -36,7 +57,10 @@ class Extracted:
 
 
 class FeatureExtractor:
-    """The first half of a bundle's pipeline. It keeps nothing between videos."""
+    """The first half of a bundle's pipeline. It keeps nothing between videos.
+
+    Videos are decoded in the children of `pool`, without one in this process.
+    """
 
     def __init__(
         self,
@@ -44,12 +68,19 @@ class FeatureExtractor:
         stages: Stages,
         limits: VideoLimits,
         decoder: DecoderName = "pyav",
+        pool: DecoderPool | None = None,
     ) -> None:
         self._manifest = manifest
         self._description = manifest.description
         self._stages = stages
         self._limits = limits
         self._decoder: DecoderName = decoder
+        self._pool = pool
+
+    @property
+    def streams(self) -> tuple[str, ...]:
+        """Of the features, one below the other."""
+        return tuple(backbone.stream for backbone in self._description.backbones)
 
     @property
     def provenance(self) -> FeatureProvenance:
@@ -67,54 +98,75 @@ class FeatureExtractor:
 
     def extract(
         self,
-        source: Path | bytes,
+        source: Path | bytes | RangeReader,
         *,
         allow_partial: bool = False,
         control: RunControl | None = None,
     ) -> Extracted:
-        """The features of a whole video, decoded one batch of clips ahead of the backbone.
+        """The features of a whole video. Raises what `pass_on` raises."""
+        parts: list[FloatArray] = []
+        decoded = self.pass_on(source, parts.append, allow_partial=allow_partial, control=control)
+        start, end = clip_times(self._description.clip_plan, decoded.duration_seconds)
+        features = FeatureSequence(
+            values=np.concatenate(parts, axis=1),
+            clip_start_seconds=start,
+            clip_end_seconds=end,
+            duration_seconds=decoded.duration_seconds,
+            num_frames_decoded=decoded.num_frames,
+            streams=self.streams,
+            provenance=self.provenance,
+        )
+        return Extracted(features, decoded.warnings, decoded.num_frames_declared)
+
+    def pass_on(
+        self,
+        source: Path | bytes | RangeReader,
+        take: Callable[[FloatArray], None],
+        *,
+        allow_partial: bool = False,
+        control: RunControl | None = None,
+    ) -> Decoded:
+        """Give each batch's features [D, n] to `take`, decoded one batch ahead; none is kept.
 
         Raises NotFound, InvalidVideo, LimitExceeded; Cancelled within one batch of clips;
-        InvalidArgument where the bundle takes flow and does not say how it is computed;
-        MissingDependency where that needs what is not installed.
+        Unavailable where the pool is full or its child is killed; InvalidArgument where the
+        bundle takes flow and does not say how it is computed; MissingDependency where that needs
+        what is not installed.
         """
         self._check_streams()
         control = control or RunControl()
-        with closing(open_video(source, self._limits, decoder=self._decoder)) as video:
-            values = self._values(video, allow_partial, control)
+        with closing(
+            open_video(source, self._limits, decoder=self._decoder, pool=self._pool)
+        ) as video:
+            self._pass_on(video, take, allow_partial, control)
             report = video.report
             declared = video.description.num_frames
         control.on_progress(Progress(report.duration_seconds, report.duration_seconds))
-        start, end = clip_times(self._description.clip_plan, report.duration_seconds)
-        features = FeatureSequence(
-            values=values,
-            clip_start_seconds=start,
-            clip_end_seconds=end,
-            duration_seconds=report.duration_seconds,
-            num_frames_decoded=report.num_frames,
-            streams=tuple(backbone.stream for backbone in self._description.backbones),
-            provenance=self.provenance,
-        )
-        return Extracted(features, report.warnings, declared)
+        return Decoded(report.duration_seconds, report.num_frames, report.warnings, declared)
 
-    def _values(self, video: Video, allow_partial: bool, control: RunControl) -> FloatArray:
+    def _pass_on(
+        self,
+        video: Video,
+        take: Callable[[FloatArray], None],
+        allow_partial: bool,
+        control: RunControl,
+    ) -> None:
         plan = self._description.clip_plan
         declared_seconds = video.description.duration_seconds or 0.0
-        parts: list[FloatArray] = []
         num_clips = 0
         with Prefetch(clip_batches(video, plan, allow_partial), name="decode") as batches:
             for clips in batches:
                 control.check_cancelled()
                 by_stream = self._by_stream(clips, control)
                 with control.measure("features"):
-                    parts.append(self._features(by_stream))
+                    values = np.ascontiguousarray(self._features(by_stream).T)
+                take(values)
                 num_clips += len(clips)
                 done_seconds = num_clips * plan.stride_seconds
                 total_seconds = declared_seconds or done_seconds
                 control.on_progress(Progress(min(done_seconds, total_seconds), total_seconds))
         control.add_seconds("decode", batches.busy_seconds)
         control.check_cancelled()
-        return np.ascontiguousarray(np.concatenate(parts).T)
 
     def _by_stream(
         self, samples: NDArray[np.uint8], control: RunControl

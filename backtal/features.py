@@ -194,7 +194,15 @@ def resample_to_grid(
     ``L = max(1, round(duration / position_seconds))``.
     """
     middles = clip_middles(clip_start_seconds, clip_end_seconds)
-    positions = position_middles(duration_seconds, position_seconds)
+    return sample_between(values, middles, position_middles(duration_seconds, position_seconds))
+
+
+def sample_between(
+    values: FloatArray,
+    middles: NDArray[np.float64],
+    positions: NDArray[np.float64],
+) -> FloatArray:
+    """Features at `positions` seconds [L], from `values` [D, N] at the `middles` [N] of clips."""
     right = np.clip(np.searchsorted(middles, positions), 1, max(1, len(middles) - 1))
     left = right - 1
     right = np.minimum(right, len(middles) - 1)

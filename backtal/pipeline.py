@@ -1,7 +1,10 @@
 """From a video, or from features, to timed segments: plain Python over the `Stages` seam.
 
     decode window -> clips -> features, each stream      (decoding runs one batch ahead)
-    features [D, N] -> grid of positions -> CAS, in chunks -> segments
+    features [D, N] -> grid of positions -> CAS, in chunks -> windows -> segments
+
+Where a bundle has windows and nobody asks for the features, all of it goes on as the video is
+decoded, and what is done with is dropped (`backtal.streaming`). The answers are the same.
 
 Inside Triton the stages are calls to inner models, elsewhere ONNX Runtime in process. Clips go
 to a network in batches of CLIPS_PER_BATCH counted from the video's start, so that both send the
@@ -10,22 +13,34 @@ same batches and answer the same bits.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from backtal.cas_chunks import chunked_cas
 from backtal.errors import Internal, InvalidArgument
 from backtal.extraction import CLIPS_PER_BATCH, Extracted, FeatureExtractor
-from backtal.features import FeatureSequence, FloatArray, position_middles
+from backtal.features import (
+    FeatureProvenance,
+    FeatureSequence,
+    FloatArray,
+    position_middles,
+)
 from backtal.localization import Choice, localize
 from backtal.manifest import Manifest
 from backtal.run_control import Progress, RunControl
 from backtal.segments import Segment
 from backtal.stages import CasOutput, Stages
-from backtal.video import DecoderName, VideoLimits
+from backtal.streaming import SegmentStream
+from backtal.video import DecoderName, RangeReader, VideoLimits
+
+if TYPE_CHECKING:
+    from backtal.video.sandbox import DecoderPool
 
 __all__ = [
     "CLIPS_PER_BATCH",
@@ -38,12 +53,14 @@ __all__ = [
     "chunked_cas",
 ]
 
-CAS_CHUNK_POSITIONS = 512
+Kept = Literal["cas", "features"]
 
 
 @dataclass(frozen=True, eq=False)
 class Request:
-    """One of video (an encoded file), path (a file), features; and what the caller may choose.
+    """One of video, path, remote and features; and what the caller may choose.
+
+    video: an encoded file. path: one on disk. remote: one elsewhere; the run closes it.
 
     None leaves a choice to the bundle. score_threshold: the lowest score of a segment. nms: the
     tIoU above which segments of a class are one. allow_partial: answer for what can be decoded
@@ -52,6 +69,7 @@ class Request:
 
     video: bytes | None = None
     path: Path | None = None
+    remote: RangeReader | None = None
     features: FeatureSequence | None = None
     score_threshold: float | None = None
     max_segments: int | None = None
@@ -60,7 +78,12 @@ class Request:
     allow_partial: bool = False
 
     def __post_init__(self) -> None:
-        sources = {"video": self.video, "path": self.path, "features": self.features}
+        sources = {
+            "video": self.video,
+            "path": self.path,
+            "remote": self.remote,
+            "features": self.features,
+        }
         given = [name for name, value in sources.items() if value is not None]
         if len(given) != 1:
             found = " and ".join(given) or "none of them"
@@ -71,16 +94,20 @@ class Request:
 class Answer:
     """The segments by falling score, and all that they came from.
 
-    cas: raw [C(+1), L]; position_seconds_middle: float64 [L], the middle of each position.
+    cas: raw [C(+1), L], features: both None where they were not to be kept.
+    position_seconds_middle: float64 [L], the middle of each position.
+    streams, feature_provenance: which features, and what made them.
     num_frames_declared: None where the file does not say. stage_seconds: time spent by stage;
     decoding runs beside the features, so that the sum may exceed the total.
     """
 
     segments: tuple[Segment, ...]
     duration_seconds: float
-    cas: FloatArray
+    cas: FloatArray | None
     position_seconds_middle: NDArray[np.float64]
-    features: FeatureSequence
+    features: FeatureSequence | None
+    streams: tuple[str, ...]
+    feature_provenance: FeatureProvenance
     warnings: tuple[str, ...]
     num_frames_decoded: int
     num_frames_declared: int | None
@@ -90,7 +117,11 @@ class Answer:
 
 
 class Pipeline:
-    """A bundle's pipeline. It keeps nothing between runs; runs may go side by side."""
+    """A bundle's pipeline. It keeps nothing between runs; runs may go side by side.
+
+    Videos are decoded in the children of `pool`; without one in this process, which is for files
+    that are trusted.
+    """
 
     def __init__(
         self,
@@ -98,13 +129,14 @@ class Pipeline:
         stages: Stages,
         limits: VideoLimits | None = None,
         decoder: DecoderName = "pyav",
+        pool: DecoderPool | None = None,
     ) -> None:
         self._manifest = manifest
         self._description = manifest.description
         self._bundle_sha256 = manifest.sha256
         self._stages = stages
         self._limits = limits or VideoLimits()
-        self._extractor = FeatureExtractor(manifest, stages, self._limits, decoder)
+        self._extractor = FeatureExtractor(manifest, stages, self._limits, decoder, pool)
 
     def run(
         self,
@@ -112,15 +144,60 @@ class Pipeline:
         *,
         is_cancelled: Callable[[], bool] = lambda: False,
         on_progress: Callable[[Progress], None] = lambda _: None,
+        max_seconds: float | None = None,
+        keep: Collection[Kept] = ("cas", "features"),
     ) -> Answer:
-        """Answer `request`.
+        """Answer `request`; `keep` says what of the large parts of an answer is wanted.
 
-        Raises Cancelled within one batch of clips of `is_cancelled` turning true; NotFound,
+        Raises Cancelled within one batch of clips of `is_cancelled` turning true, and
+        DeadlineExceeded as soon after `max_seconds`; Unavailable for a decoder; NotFound,
         InvalidVideo and LimitExceeded for the video; InvalidArgument for features of another
         backbone or dimension, and for a choice out of its range.
         """
-        self._check_choice(request)
-        control = RunControl(is_cancelled, on_progress)
+        with closing(request.remote) if request.remote is not None else nullcontext():
+            control = RunControl(is_cancelled, on_progress, max_seconds)
+            # Before any work is done; localization would find it at the end.
+            choice = Choice(
+                request.score_threshold, request.max_segments, request.classes, request.nms
+            )
+            choice.check(self._description.classes)
+            has_windows = self._description.localization.preset != "released"
+            if has_windows and request.features is None and "features" not in keep:
+                return self._streamed(request, choice, control, keep)
+            return self._whole(request, control, keep)
+
+    def _streamed(
+        self, request: Request, choice: Choice, control: RunControl, keep: Collection[Kept]
+    ) -> Answer:
+        with control.measure("total"):
+            stream = SegmentStream(
+                self._manifest, self._stages, choice, control, keep_cas="cas" in keep
+            )
+            decoded = self._extractor.pass_on(
+                _source(request),
+                stream.take,
+                allow_partial=request.allow_partial,
+                control=control,
+            )
+            segments = stream.finish(decoded.duration_seconds)
+        seconds = self._description.grid.position_seconds
+        return Answer(
+            segments=segments,
+            duration_seconds=decoded.duration_seconds,
+            cas=stream.cas,
+            position_seconds_middle=position_middles(decoded.duration_seconds, seconds),
+            features=None,
+            streams=self._extractor.streams,
+            feature_provenance=self._extractor.provenance,
+            warnings=decoded.warnings,
+            num_frames_decoded=decoded.num_frames,
+            num_frames_declared=decoded.num_frames_declared,
+            stage_seconds=control.stage_seconds,
+            bundle_name=self._description.name,
+            bundle_sha256=self._bundle_sha256,
+        )
+
+    def _whole(self, request: Request, control: RunControl, keep: Collection[Kept]) -> Answer:
         with control.measure("total"):
             extracted = self._extract(request, control)
             features = extracted.features
@@ -132,9 +209,11 @@ class Pipeline:
         return Answer(
             segments=segments,
             duration_seconds=features.duration_seconds,
-            cas=output.cas[0],
+            cas=output.cas[0] if "cas" in keep else None,
             position_seconds_middle=position_middles(features.duration_seconds, position_seconds),
-            features=features,
+            features=features if "features" in keep else None,
+            streams=features.streams,
+            feature_provenance=features.provenance,
             warnings=extracted.warnings,
             num_frames_decoded=features.num_frames_decoded,
             num_frames_declared=extracted.num_frames_declared,
@@ -147,10 +226,9 @@ class Pipeline:
         if request.features is not None:
             self._check_features(request.features)
             return Extracted(request.features)
-        source = request.path if request.video is None else request.video
-        if source is None:
-            raise Internal("a request without a source")
-        return self._extractor.extract(source, allow_partial=request.allow_partial, control=control)
+        return self._extractor.extract(
+            _source(request), allow_partial=request.allow_partial, control=control
+        )
 
     def _position_seconds(self, duration_seconds: float) -> float:
         grid = self._description.grid
@@ -188,11 +266,6 @@ class Pipeline:
             nms=request.nms,
         )
 
-    def _check_choice(self, request: Request) -> None:
-        """Before any work is done; localization would find it at the end."""
-        choice = Choice(request.score_threshold, request.max_segments, request.classes, request.nms)
-        choice.check(self._description.classes)
-
     def _check_features(self, features: FeatureSequence) -> None:
         description = self._description
         self._limits.check_duration("features", features.duration_seconds)
@@ -210,35 +283,8 @@ class Pipeline:
             )
 
 
-def chunked_cas(
-    stages: Stages,
-    features: FloatArray,
-    *,
-    halo_positions: int,
-    chunk_positions: int = CAS_CHUNK_POSITIONS,
-    before_chunk: Callable[[], None] = lambda: None,
-) -> CasOutput:
-    """The CAS of a grid's features [D, L], in chunks that carry their halo: exact.
-
-    The network sees no further than `halo_positions` to either side (METHOD, Network), so that
-    the memory it takes does not grow with the video.
-    """
-    length = features.shape[1]
-    parts: list[CasOutput] = []
-    for start in range(0, length, chunk_positions):
-        before_chunk()
-        end = min(start + chunk_positions, length)
-        left, right = max(0, start - halo_positions), min(length, end + halo_positions)
-        output = stages.cas(np.ascontiguousarray(features[None, :, left:right]))
-        parts.append(_inner(output, start - left, end - start))
-    magnitudes = [part.magnitude for part in parts if part.magnitude is not None]
-    return CasOutput(
-        cas=np.concatenate([part.cas for part in parts], axis=2),
-        magnitude=np.concatenate(magnitudes, axis=1) if magnitudes else None,
-    )
-
-
-def _inner(output: CasOutput, start: int, length: int) -> CasOutput:
-    inner = slice(start, start + length)
-    magnitude = None if output.magnitude is None else output.magnitude[:, inner]
-    return CasOutput(output.cas[:, :, inner], magnitude)
+def _source(request: Request) -> bytes | Path | RangeReader:
+    found = next((s for s in (request.video, request.path, request.remote) if s is not None), None)
+    if found is None:
+        raise Internal("a request without a source")
+    return found

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from backtal.errors import Cancelled
+from backtal.errors import Cancelled, DeadlineExceeded
 
 
 @dataclass(frozen=True)
@@ -20,11 +20,13 @@ class Progress:
 
 @dataclass
 class RunControl:
-    """The caller's two hooks, and the clock of a run: seconds spent by stage."""
+    """The caller's two hooks, how long a run may take, and its clock: seconds spent by stage."""
 
     is_cancelled: Callable[[], bool] = lambda: False
     on_progress: Callable[[Progress], None] = lambda _: None
+    max_seconds: float | None = None
     stage_seconds: dict[str, float] = field(default_factory=dict)
+    started: float = field(default_factory=time.monotonic)
 
     @contextmanager
     def measure(self, stage: str) -> Iterator[None]:
@@ -40,6 +42,10 @@ class RunControl:
         self.stage_seconds[stage] = self.stage_seconds.get(stage, 0.0) + seconds
 
     def check_cancelled(self) -> None:
-        """Raise Cancelled where the caller has given up."""
+        """Raise Cancelled where the caller has given up, DeadlineExceeded past `max_seconds`."""
         if self.is_cancelled():
             raise Cancelled("the request was given up by its caller")
+        if self.max_seconds is not None and time.monotonic() - self.started > self.max_seconds:
+            raise DeadlineExceeded(
+                f"the request takes longer than the {self.max_seconds:g} s that are allowed"
+            )

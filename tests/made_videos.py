@@ -41,6 +41,7 @@ class Layout:
     key_frame_every: int = 12
     sample_aspect_ratio: Fraction | None = None
     movflags: str = ""
+    pix_fmt: str = "yuv420p"
     sound_seconds: float = 0.0
 
 
@@ -54,7 +55,7 @@ def encode(layout: Layout) -> bytes:
     ):
         stream = container.add_stream(layout.codec, rate=layout.rate)
         stream.width, stream.height = layout.size
-        stream.pix_fmt = "yuv420p"
+        stream.pix_fmt = layout.pix_fmt
         stream.time_base = layout.time_base
         stream.codec_context.time_base = layout.time_base
         stream.codec_context.gop_size = layout.key_frame_every

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from backtal.errors import InvalidArgument
 from backtal.video.limits import VideoLimits
 from backtal.video.scaling import RESIZER
-from backtal.video.source import open_source
+from backtal.video.source import RangeReader, open_source
 from backtal.video.window import DecodeReport, Video, VideoDescription, Window
+
+if TYPE_CHECKING:
+    from backtal.video.sandbox import DecoderPool
 
 DecoderName = Literal["pyav", "decord"]
 
@@ -17,6 +20,7 @@ __all__ = [
     "RESIZER",
     "DecodeReport",
     "DecoderName",
+    "RangeReader",
     "Video",
     "VideoDescription",
     "VideoLimits",
@@ -26,33 +30,41 @@ __all__ = [
 
 
 def open_video(
-    source: Path | bytes,
+    source: Path | bytes | RangeReader,
     limits: VideoLimits | None = None,
     *,
     decoder: DecoderName = "pyav",
     threads: int | None = None,
+    pool: DecoderPool | None = None,
 ) -> Video:
-    """Open a file, or the bytes of one. Close it when done.
+    """Open a file, the bytes of one, or a remote object. Close it when done.
 
-    `decord`, an extra, gives the same pixels; it is for local files that are trusted.
+    With a `pool` the bytes are opened in one of its children and nowhere else: so it must be for
+    what is not trusted. `decord`, an extra, gives the same pixels; it is for local files that are
+    trusted.
 
     Raises NotFound; InvalidVideo (empty, not a video, no video stream); LimitExceeded;
-    MissingDependency.
+    MissingDependency; Unavailable where the pool is full.
     """
     limits = limits or VideoLimits()
+    if decoder not in ("pyav", "decord"):
+        raise InvalidArgument(f"decoder is {decoder!r}, allowed are 'pyav' and 'decord'")
     opened = open_source(source, limits)
     try:
         # Imported here: `import backtal` must not load a decoder.
-        if decoder == "pyav":
-            from backtal.video.pyav import PyavVideo
-
-            return PyavVideo(opened, limits, threads)
         if decoder == "decord":
+            if not isinstance(source, Path):
+                raise InvalidArgument("decord reads files that are trusted, not bytes: use pyav")
             from backtal.video.decord import DecordVideo
 
             return DecordVideo(opened, source, limits, threads)
+        if pool is not None:
+            return pool.open(opened, limits)
+        if opened.remote is not None:
+            raise InvalidArgument(f"{opened.name}: a remote object is decoded in a pool only")
+        from backtal.video.pyav import PyavVideo
+
+        return PyavVideo(opened, limits, threads)
     except BaseException:
         opened.close()
         raise
-    opened.close()
-    raise InvalidArgument(f"decoder is {decoder!r}, allowed are 'pyav' and 'decord'")

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backtal.clips import needs_frame
-from backtal.errors import InvalidArgument, InvalidVideo, MissingDependency
+from backtal.errors import InvalidVideo, MissingDependency
 from backtal.manifest import ClipPlan
 from backtal.video.declared import check_span, nothing_decoded
 from backtal.video.limits import VideoLimits
@@ -29,7 +29,7 @@ class DecordVideo:
     """A file opened by decord; see `Video`. Raises MissingDependency where it is not installed."""
 
     def __init__(
-        self, source: Source, path: Path | bytes, limits: VideoLimits, threads: int | None = None
+        self, source: Source, path: Path, limits: VideoLimits, threads: int | None = None
     ) -> None:
         try:
             import decord
@@ -37,8 +37,6 @@ class DecordVideo:
             raise MissingDependency(
                 "decord is not installed: pip install 'backtal[decord]', or use the decoder pyav"
             ) from None
-        if isinstance(path, bytes):
-            raise InvalidArgument("decord reads files that are trusted, not bytes: use pyav")
         self._decord: Any = decord
         self._path = path
         self._limits = limits

@@ -43,6 +43,7 @@ class PyavVideo:
         self._container = _open(source, limits)
         self._report: DecodeReport | None = None
         try:
+            limits.check_streams(source.name, len(self._container.streams))
             self._stream = _video_stream(self._container, source.name)
             self._stream.codec_context.options = {"max_pixels": str(limits.max_pixels)}
             self._stream.thread_type = "AUTO"
@@ -51,6 +52,7 @@ class PyavVideo:
             self.description = _describe(source, self._container, self._stream)
             limits.check_pixels(source.name, self.description.width, self.description.height)
             limits.check_duration(source.name, self.description.duration_seconds or 0.0)
+            limits.check_frames(source.name, self.description.num_frames or 0)
         except BaseException:
             self._container.close()
             raise
@@ -128,8 +130,10 @@ class _Decoding:
         for frame in self._frames():
             start = self._timeline.add(self._stamp(frame), self._time_base)
             self._limits.check_duration(self._description.name, start)
+            self._limits.check_frames(self._description.name, self._timeline.num_frames)
             self._reached_seconds = start
             if held is not None:
+                self._limits.check_frame_seconds(self._description.name, start - held[0])
                 yield held[0], start, held[1]
             held = start, frame
         if held is None:
@@ -138,6 +142,7 @@ class _Decoding:
         lasts = float((frame.duration or 0) * self._time_base)
         end = start + (lasts if lasts > 0 else self._nominal_seconds)
         self._limits.check_duration(self._description.name, end)
+        self._limits.check_frame_seconds(self._description.name, end - start)
         yield start, end, frame
 
     def check_against_declared(self, end_seconds: float) -> DecodeReport:
@@ -182,13 +187,17 @@ class _Decoding:
         every = self._description.duration_seconds is not None and not _declares_duration(
             self._stream
         )
-        packets = self._container.demux() if every else self._container.demux(self._stream)
+        packets = self._demux(every)
         while True:
             try:
                 packet: Any = next(packets, None)
             except FFmpegError as error:
                 self._damaged(error)
                 return
+            except IndexError:
+                # PyAV knows no stream that begins in the middle of a file; it is not ours.
+                packets = self._demux(every)
+                continue
             if packet is None:
                 return
             if packet.stream.index == self._stream.index:
@@ -196,6 +205,9 @@ class _Decoding:
             elif packet.pts is not None:
                 end = float((packet.pts + (packet.duration or 0)) * packet.time_base)
                 self._other_streams_end = max(self._other_streams_end, end)
+
+    def _demux(self, every: bool) -> Iterator[Any]:
+        return self._container.demux() if every else self._container.demux(self._stream)
 
     def _damaged(self, error: FFmpegError) -> None:
         self._num_damaged += 1
@@ -225,14 +237,17 @@ class _Decoding:
 
 def _open(source: Source, limits: VideoLimits) -> InputContainer:
     options = {
-        "fd": str(source.descriptor),
+        # A file object closes no door by itself: a playlist would open its neighbours.
         "protocol_whitelist": "fd",
         "format_whitelist": DEMUXERS,
         "max_pixels": str(limits.max_pixels),
     }
     try:
         # Titles in another encoding than UTF-8 are no reason to refuse a video.
-        return av.open("fd:", options=options, metadata_errors="replace")
+        if source.file is not None:
+            return av.open(source.file, mode="r", options=options, metadata_errors="replace")
+        options["fd"] = str(source.descriptor)
+        return av.open("fd:", mode="r", options=options, metadata_errors="replace")
     except FFmpegError as error:
         raise InvalidVideo(
             f"{source.name} ({source.num_bytes} bytes) is no video that can be read "

@@ -10,30 +10,63 @@ import os
 import stat
 import tempfile
 from dataclasses import dataclass
+from io import RawIOBase
 from pathlib import Path
+from typing import Protocol
 
 from backtal.errors import InvalidVideo, NotFound
 from backtal.video.limits import VideoLimits
 
 
-@dataclass(frozen=True)
-class Source:
-    """An open, regular, non-empty file; `name` is for messages."""
+class RangeReader(Protocol):
+    """A remote object that is read by parts; `name` is for messages."""
 
     name: str
-    descriptor: int
     num_bytes: int
 
+    def read_at(self, offset: int, num_bytes: int) -> bytes:
+        """`num_bytes` from `offset` on, fewer at the end only. Raises BacktalError."""
+        ...
+
     def close(self) -> None:
-        """Close the descriptor."""
-        os.close(self.descriptor)
+        """Let go of the connection."""
+        ...
 
 
-def open_source(source: Path | bytes, limits: VideoLimits) -> Source:
-    """Open a path, or bytes as an unnamed file.
+@dataclass(frozen=True)
+class Source:
+    """An open, regular, non-empty file; `name` is for messages.
+
+    Where there is no descriptor, it is a remote object: `remote` on the side that can reach it,
+    `file` on the side that decodes.
+    """
+
+    name: str
+    descriptor: int | None
+    num_bytes: int
+    file: RawIOBase | None = None
+    remote: RangeReader | None = None
+
+    def close(self) -> None:
+        """Close the descriptor, or the remote object."""
+        if self.descriptor is not None:
+            os.close(self.descriptor)
+        if self.remote is not None:
+            self.remote.close()
+
+
+def open_source(source: Path | bytes | RangeReader, limits: VideoLimits) -> Source:
+    """Open a path, bytes as an unnamed file, or a remote object, which is then ours to close.
 
     Raises NotFound, InvalidVideo (empty, a folder, a device, not readable), LimitExceeded.
     """
+    if not isinstance(source, (bytes, Path)):
+        try:
+            _check_size(source.name, source.num_bytes, limits)
+        except BaseException:
+            source.close()
+            raise
+        return Source(source.name, None, source.num_bytes, remote=source)
     if isinstance(source, bytes):
         name, size = "video", len(source)
         _check_size(name, size, limits)

@@ -7,7 +7,6 @@ reached by Triton's own calls between models (BLS); all else is `backtal.pipelin
 from __future__ import annotations
 
 import json
-import re
 import traceback
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,16 +24,18 @@ from backtal.errors import (
     NotFound,
     PermissionDenied,
     Unavailable,
-    from_wire,
+    from_triton,
     to_wire,
 )
 from backtal.flow import plan_flow_fields
 from backtal.manifest import MANIFEST_NAME, Manifest
 from backtal.pipeline import Answer, CasOutput, Pipeline, Progress
 from backtal.stages import Clips
+from backtal.video.sandbox import DecoderPool
 from backtal_serving import wire
 from backtal_serving.drain import request_in_flight
 from backtal_serving.numpy_version import check_numpy
+from backtal_serving.request_log import logged_request
 from backtal_serving.settings import ServingSettings
 
 # The nearest code that Triton has; the message carries the true one. By name: Triton adds its
@@ -46,9 +47,6 @@ _TRITON_CODES = (
     (Unavailable, "UNAVAILABLE"),
     (Cancelled, "CANCELLED"),
 )
-
-# What an inner model answers once Triton was told to stop.
-_STOPPING = re.compile("Server not ready|Server is stopping")
 
 
 class InnerModels:
@@ -83,10 +81,18 @@ class TritonPythonModel:
         config = json.loads(args["model_config"])
         self._settings = ServingSettings.from_environment()
         self._manifest = Manifest.load(folder / MANIFEST_NAME)
+        limits = self._settings.limits
+        self._pool = DecoderPool(limits.decode)
+        # Where the kernel refuses the lockdown, the model does not load and says why.
+        self._pool.start()
         self._pipeline = Pipeline(
-            self._manifest, InnerModels(self._manifest), self._settings.limits
+            self._manifest, InnerModels(self._manifest), limits.video, pool=self._pool
         )
         self._decoupled = pb_utils.using_decoupled_model_transaction_policy(config)
+
+    def finalize(self) -> None:
+        """End the decoders."""
+        self._pool.close()
 
     def execute(self, requests: list[Any]) -> list[Any] | None:
         """Answer each request: as the return value, or through its sender where decoupled."""
@@ -120,17 +126,30 @@ class TritonPythonModel:
         sender.send(response, flags=final)
 
     def _run(self, request: Any, on_progress: Any = None) -> Answer:
-        with request_in_flight(self._settings.state_folder):
-            return self._answer(request, on_progress)
+        bundle = self._manifest.description.name
+        with logged_request(request.request_id(), bundle) as log:
+            with request_in_flight(self._settings.state_folder):
+                answer = self._answer(request, on_progress)
+            log.answered(answer)
+        return answer
 
     def _answer(self, request: Any, on_progress: Any) -> Answer:
         tensors = {tensor.name(): tensor.as_numpy() for tensor in request.inputs()}
         parameters = json.loads(request.parameters() or "{}")
-        decoded = wire.decode(tensors, parameters, self._manifest, self._settings.allowed_roots)
+        settings = self._settings
+        decoded = wire.decode(
+            tensors, parameters, self._manifest, settings.allowed_roots, settings.remote
+        )
         # Large videos: the pipeline has its own copy, spooled.
         del tensors
         progress = {} if on_progress is None else {"on_progress": on_progress}
-        return self._pipeline.run(decoded, is_cancelled=request.is_cancelled, **progress)
+        return self._pipeline.run(
+            decoded,
+            is_cancelled=request.is_cancelled,
+            max_seconds=settings.limits.requests.max_seconds,
+            keep=wire.kept(request.requested_output_names()),
+            **progress,
+        )
 
 
 def _call(
@@ -149,9 +168,7 @@ def _call(
     response = request.exec()
     if response.has_error():
         text = response.error().message()
-        if _STOPPING.search(text):
-            raise Unavailable("the service is stopping")
-        raise from_wire(text) or Internal(f"{model}: {text}")
+        raise from_triton(text) or Internal(f"{model}: {text}")
     tensors = {tensor.name(): tensor.as_numpy() for tensor in response.output_tensors()}
     return {name: tensors[name] for name in outputs}
 
@@ -164,8 +181,6 @@ def _response(tensors: Mapping[str, NDArray[Any]]) -> Any:
 
 def _error_response(error: Exception) -> Any:
     """The answer to a request that failed: a bug of ours is told in the log and only there."""
-    if isinstance(error, Cancelled):
-        pb_utils.Logger.log_info("a request was given up by its caller")
     if not isinstance(error, BacktalError) or type(error) is Internal:
         pb_utils.Logger.log_error("".join(traceback.format_exception(error)))
         error = Internal("a bug of the server; its log says more")

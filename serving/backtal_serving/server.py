@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +23,7 @@ from backtal.errors import InvalidArgument, NotFound, Unavailable
 from backtal.runtime import num_cores
 from backtal_serving.drain import drain
 from backtal_serving.launcher import Installation, Layout, find_installation, lay_out
+from backtal_serving.repository_view import write_view
 from backtal_serving.settings import ServingSettings
 
 LOOPBACK = "127.0.0.1"
@@ -50,6 +52,8 @@ class ServerOptions:
     model_config_name: takes ``<model>/configs/NAME.pbtxt`` where it exists.
     startup_timeout_seconds: how long the models may take to load.
     exit_timeout_seconds: how long requests in flight may take after a stop.
+    model_control: models can be unloaded and loaded by whoever reaches Triton's gRPC, and with
+        them any code: only where that is nobody else, never on a port of loopback.
     """
 
     repository: Path
@@ -60,6 +64,7 @@ class ServerOptions:
     model_config_name: str | None = None
     startup_timeout_seconds: float = 120.0
     exit_timeout_seconds: int = 30
+    model_control: bool = False
 
     def __post_init__(self) -> None:
         if not self.repository.is_dir():
@@ -88,6 +93,7 @@ class TritonServer:
         self._process: subprocess.Popen[bytes] | None = None
         self._folder: Path | None = None
         self._ready = False
+        self._was_ready = False
 
     @property
     def grpc_address(self) -> str:
@@ -149,9 +155,16 @@ class TritonServer:
 
         Nothing of the server outlives this: no process of its group, no shared memory of its name.
         """
+        return self._stop(self._end)
+
+    def kill(self) -> int:
+        """End a server that does not work, at once, whatever is in flight; the exit code."""
+        return self._stop(_kill_group)
+
+    def _stop(self, end: Callable[[subprocess.Popen[bytes]], int]) -> int:
         process, self._process = self._process, None
         if process is not None:
-            self.exit_code = self._end(process)
+            self.exit_code = end(process)
             for region in SHARED_MEMORY.glob(f"{self.shared_memory_prefix}*"):
                 region.unlink(missing_ok=True)
         if self._folder is not None:
@@ -159,6 +172,24 @@ class TritonServer:
             self._folder = None
         self._ready = False
         return 0 if self.exit_code is None else self.exit_code
+
+    def reload(self, model: str) -> None:
+        """Unload a model and load it again, as is to be done where its process died.
+
+        Raises Unavailable where Triton does not do that in time; InvalidArgument for a server
+        without `model_control`.
+        """
+        from tritonclient.grpc import InferenceServerClient, InferenceServerException
+
+        if not self.options.model_control:
+            raise InvalidArgument("this server was started without model_control")
+        timeout = self.options.startup_timeout_seconds
+        with InferenceServerClient(self.grpc_address) as client:
+            try:
+                client.unload_model(model, client_timeout=timeout)
+                client.load_model(model, client_timeout=timeout)
+            except InferenceServerException as error:
+                raise Unavailable(f"{model} cannot be loaded again: {error.message()}") from None
 
     def wait(self, timeout_seconds: float | None = None) -> int | None:
         """The exit code once Triton has ended by itself, None after `timeout_seconds`."""
@@ -189,14 +220,19 @@ class TritonServer:
         try:
             self._launch(installation, lay_out(installation, self._folder))
             self._wait_until_ready()
-            self._ready = True
+            self._ready = self._was_ready = True
         except BaseException:
             self.stop()
             raise
 
     def _launch(self, installation: Installation, layout: Layout) -> None:
-        self.grpc_port = self.options.grpc_port or free_port()
-        command = [str(installation.tritonserver), *self._arguments(layout)]
+        # A server that is started again keeps the port that its clients know.
+        if not self._was_ready:
+            self.grpc_port = self.options.grpc_port or free_port()
+        assert self._folder is not None
+        limits = self.options.settings.limits.requests
+        view = write_view(self.options.repository, self._folder / "repository", limits)
+        command = [str(installation.tritonserver), *self._arguments(layout, view)]
         settings = self.options.settings.model_copy(update={"state_folder": self._folder})
         environment = {**layout.environment, **settings.to_environment()}
         self.log_file.parent.mkdir(parents=True, exist_ok=True)
@@ -210,11 +246,11 @@ class TritonServer:
                 start_new_session=True,
             )
 
-    def _arguments(self, layout: Layout) -> list[str]:
+    def _arguments(self, layout: Layout, repository: Path) -> list[str]:
         options = self.options
         stub_timeout = max(30, math.ceil(options.startup_timeout_seconds))
         arguments = [
-            f"--model-repository={options.repository.resolve()}",
+            f"--model-repository={repository}",
             f"--backend-directory={layout.backends}",
             f"--backend-config=python,shm-region-prefix-name={self.shared_memory_prefix}",
             # Triton's 30 s for a model's process to start are not enough on a busy machine.
@@ -239,6 +275,8 @@ class TritonServer:
                 f"--http-address={LOOPBACK}",
                 f"--http-port={options.http_port}",
             ]
+        if options.model_control:
+            arguments += ["--model-control-mode=explicit", "--load-model=*"]
         if options.model_config_name is not None:
             arguments.append(f"--model-config-name={options.model_config_name}")
         return arguments
@@ -274,10 +312,29 @@ class TritonServer:
             process.send_signal(signal.SIGTERM)
             with suppress(subprocess.TimeoutExpired):
                 process.wait(self.options.exit_timeout_seconds + GRACE_SECONDS)
-        # The group outlives its leader where a model's stub was busy, and ignores SIGTERM.
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        return process.wait()
+        return _kill_group(process)
+
+
+def _kill_group(process: subprocess.Popen[bytes]) -> int:
+    """Kill what is left of a server, and wait until it is gone; the exit code."""
+    # The group outlives its leader where a model's stub was busy, and ignores SIGTERM.
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    code = process.wait()
+    _wait_for_group(process.pid)
+    return code
+
+
+def _wait_for_group(leader: int) -> None:
+    """Wait until a killed group is gone; its orphans are ours to bury where we adopt them."""
+    deadline = time.monotonic() + GRACE_SECONDS
+    with suppress(ProcessLookupError):
+        while time.monotonic() < deadline:
+            with suppress(ChildProcessError):
+                while os.waitpid(-leader, os.WNOHANG)[0]:
+                    pass
+            os.killpg(leader, 0)
+            time.sleep(POLL_SECONDS)
 
 
 def free_port() -> int:

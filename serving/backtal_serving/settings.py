@@ -9,7 +9,8 @@ from pathlib import Path
 
 from backtal.errors import InvalidFile
 from backtal.settings import Settings, parse
-from backtal.video.limits import VideoLimits
+from backtal_serving.limits import Limits
+from backtal_serving.uris.access import RemoteAccess
 
 SETTINGS_VARIABLE = "BACKTAL_SETTINGS"
 
@@ -17,12 +18,14 @@ SETTINGS_VARIABLE = "BACKTAL_SETTINGS"
 class ServingSettings(Settings):
     """How the models of one server behave.
 
-    `allowed_roots` are folders whose files a `uri` may name; `limits` is what a video may be.
+    `allowed_roots` are folders whose files a `uri` may name; `remote` what else
+    it may name, `limits` all that is bounded.
     `state_folder` is the supervisor's, by which it waits for requests in flight.
     """
 
     allowed_roots: tuple[Path, ...] = ()
-    limits: VideoLimits = VideoLimits()
+    remote: RemoteAccess = RemoteAccess()
+    limits: Limits = Limits()
     state_folder: Path | None = None
 
     def to_environment(self) -> dict[str, str]:

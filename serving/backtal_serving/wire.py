@@ -21,8 +21,8 @@ from backtal.errors import InvalidArgument, InvalidFile
 from backtal.features import FeatureProvenance, FeatureSequence
 from backtal.localization.choice import nearest
 from backtal.manifest import BundleDescription, Manifest
-from backtal.pipeline import Answer, Progress, Request
-from backtal_serving.uris import resolve
+from backtal.pipeline import Answer, Kept, Progress, Request
+from backtal_serving.uris import RemoteAccess, resolve
 
 SOURCES = ("video", "uri", "features")
 CLIP_TIMES = ("clip_start_seconds", "clip_end_seconds")
@@ -43,7 +43,11 @@ Parameters = Mapping[str, Any]
 
 
 def decode(
-    tensors: Tensors, parameters: Parameters, manifest: Manifest, allowed_roots: Sequence[Path]
+    tensors: Tensors,
+    parameters: Parameters,
+    manifest: Manifest,
+    allowed_roots: Sequence[Path],
+    remote: RemoteAccess | None = None,
 ) -> Request:
     """The request that these input tensors and request parameters mean.
 
@@ -58,16 +62,28 @@ def decode(
             raise InvalidArgument(f"{strays[0]} goes with features, the request has {source}")
         if "backbone" in parameters:
             raise InvalidArgument(f"backbone goes with features, the request has {source}")
-    return Request(
-        video=_bytes(tensors, "video") if source == "video" else None,
-        path=resolve(_text(tensors, "uri"), allowed_roots) if source == "uri" else None,
-        features=_features(tensors, parameters, manifest) if source == "features" else None,
-        score_threshold=_number(parameters, "score_threshold"),
-        max_segments=_whole_number(parameters, "max_segments"),
-        classes=_classes(parameters, manifest.description),
-        nms=_number(parameters, "nms"),
-        allow_partial=_flag(parameters, "allow_partial"),
-    )
+    choice: dict[str, Any] = {
+        "score_threshold": _number(parameters, "score_threshold"),
+        "max_segments": _whole_number(parameters, "max_segments"),
+        "classes": _classes(parameters, manifest.description),
+        "nms": _number(parameters, "nms"),
+        "allow_partial": _flag(parameters, "allow_partial"),
+    }
+    if source == "video":
+        return Request(video=_bytes(tensors, "video"), **choice)
+    if source == "features":
+        return Request(features=_features(tensors, parameters, manifest), **choice)
+    # Last: what is opened here is closed by the pipeline.
+    found = resolve(_text(tensors, "uri"), allowed_roots, remote)
+    if isinstance(found, Path):
+        return Request(path=found, **choice)
+    return Request(remote=found, **choice)
+
+
+def kept(requested: Collection[str]) -> tuple[Kept, ...]:
+    """What the pipeline is to keep for the `requested` output tensors."""
+    found: list[Kept] = ["cas"] if "cas" in requested else []
+    return (*found, "features") if {"features", *CLIP_TIMES} & set(requested) else tuple(found)
 
 
 def encode(
@@ -83,15 +99,13 @@ def encode(
         "labels": np.array([segment.label.encode() for segment in segments], np.object_),
         "duration": np.array([answer.duration_seconds], np.float32),
     }
-    if "cas" in requested:
+    if answer.cas is not None:
         tensors["cas"] = answer.cas
     if "position_seconds" in requested:
         tensors["position_seconds"] = answer.position_seconds_middle.astype(np.float32)
-    if "features" in requested:
+    if features is not None:
         tensors["features"] = features.values
-    if "clip_start_seconds" in requested:
         tensors["clip_start_seconds"] = features.clip_start_seconds
-    if "clip_end_seconds" in requested:
         tensors["clip_end_seconds"] = features.clip_end_seconds
     if "provenance" in requested:
         text = json.dumps(provenance(answer, manifest))

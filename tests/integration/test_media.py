@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +14,10 @@ import pytest
 from numpy.typing import NDArray
 
 from backtal.clips import ClipAssembler, num_clips
-from backtal.errors import InvalidVideo, MissingDependency
+from backtal.errors import BacktalError, InvalidVideo, MissingDependency
 from backtal.manifest import ClipPlan
 from backtal.video import DecodeReport, DecoderName, VideoLimits, open_video
+from backtal.video.sandbox import DecoderPool
 from tests.requirements import require, shared_folder
 
 # Every frame is asked for, and none is enlarged much.
@@ -119,8 +121,9 @@ def decode(
     *,
     allow_partial: bool = False,
     decoder: DecoderName = "pyav",
+    pool: DecoderPool | None = None,
 ) -> tuple[NDArray[np.float64], NDArray[np.uint8], DecodeReport]:
-    with closing(open_video(path, VideoLimits(), decoder=decoder)) as video:
+    with closing(open_video(path, VideoLimits(), decoder=decoder, pool=pool)) as video:
         windows = list(video.windows(plan, allow_partial=allow_partial))
         report = video.report
     times = np.concatenate([window.presentation_seconds for window in windows])
@@ -175,6 +178,46 @@ def test_a_broken_file_is_refused_by_its_reason(name: str) -> None:
     times, frames, report = decode(path, allow_partial=True)
     check(times, frames, report, expected.partial)
     assert any(expected.warning in warning for warning in report.warnings)
+
+
+@pytest.fixture(scope="module")
+def pool() -> Iterator[DecoderPool]:
+    opened = DecoderPool()
+    try:
+        opened.start()
+    except MissingDependency as error:
+        require("seccomp", error.message)
+    with opened:
+        yield opened
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+@pytest.mark.parametrize("allow_partial", [False, True])
+def test_a_locked_down_child_gives_the_same(
+    name: str, allow_partial: bool, pool: DecoderPool
+) -> None:
+    here, there = outcome(name, allow_partial), outcome(name, allow_partial, pool)
+    assert there.error == here.error
+    np.testing.assert_array_equal(there.times, here.times)
+    np.testing.assert_array_equal(there.frames, here.frames)
+    assert there.report == here.report
+
+
+class Outcome(NamedTuple):
+    """All that came of a file: its frames, or the error by kind and words."""
+
+    error: tuple[type[BacktalError], str] | None
+    times: NDArray[np.float64]
+    frames: NDArray[np.uint8]
+    report: DecodeReport | None
+
+
+def outcome(name: str, allow_partial: bool, pool: DecoderPool | None = None) -> Outcome:
+    try:
+        found = decode(media(name), allow_partial=allow_partial, pool=pool)
+    except BacktalError as error:
+        return Outcome((type(error), error.message), np.zeros(0), np.zeros(0, np.uint8), None)
+    return Outcome(None, *found)
 
 
 @pytest.mark.parametrize(

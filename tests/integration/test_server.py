@@ -93,6 +93,19 @@ def test_a_uri_gives_the_answer_of_its_bytes(
     _assert_same(result, offline.run(Request(video=video)))
 
 
+def test_an_answer_without_its_large_parts_is_the_same(client: Any) -> None:
+    """Then the CAS and the windows go on while the video is decoded, and nothing is kept."""
+    video = moving_colours(40.0, seed=5)
+    inputs = [tensor("video", video)]
+    whole = client.infer(BUNDLE, inputs, outputs=outputs(*ALL_OUTPUTS))
+    assert len(whole.as_numpy("segments")) > 3
+    small = ("segments", "scores", "labels", "duration", "position_seconds")
+    for names in (small, (*small, "cas")):
+        result = client.infer(BUNDLE, inputs, outputs=outputs(*names))
+        for name in names:
+            np.testing.assert_array_equal(result.as_numpy(name), whole.as_numpy(name), name)
+
+
 def test_features_sent_back_give_the_videos_answer(client: Any, video: bytes) -> None:
     first = client.infer(BUNDLE, [tensor("video", video)], outputs=outputs(*ALL_OUTPUTS))
     names = ("features", "duration", "clip_start_seconds", "clip_end_seconds")

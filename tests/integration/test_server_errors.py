@@ -111,10 +111,17 @@ def test_a_uri_that_is_not_there(refuse: Callable[..., str], served: Served) -> 
 
 
 def test_a_uri_of_another_scheme(refuse: Callable[..., str]) -> None:
-    uri = "https://example.org/video.mp4"
+    uri = "ftp://example.org/video.mp4"
     message = refuse({"uri": uri}, "INVALID_ARGUMENT")
     assert uri in message
-    assert "allowed are file:" in message
+    assert "allowed are file:, https:, s3:" in message
+
+
+@pytest.mark.parametrize("uri", ["https://example.org/video.mp4", "s3://bucket/video.mp4"])
+def test_a_remote_uri_that_the_operator_did_not_allow(refuse: Callable[..., str], uri: str) -> None:
+    message = refuse({"uri": uri}, "PERMISSION_DENIED", "INVALID_ARGUMENT")
+    assert uri in message
+    assert "started without any" in message
 
 
 def test_a_uri_that_is_no_video(refuse: Callable[..., str], served: Served) -> None:

@@ -24,6 +24,7 @@ from backtal_serving.settings import ServingSettings
 from tests.integration.conftest import tensor
 from tests.integration.tiny_repository import BUNDLE
 from tests.integration.videos import moving_colours
+from tests.requirements import require
 
 pytestmark = pytest.mark.slow
 
@@ -185,6 +186,37 @@ def test_the_command_serves_until_it_is_told_to_stop(
     assert log_file.stat().st_size > 0
 
 
+@pytest.mark.long
+def test_the_command_works_as_the_first_process_of_a_container(
+    tiny_repository: TinyRepository, tmp_path: Path
+) -> None:
+    unshare = shutil.which("unshare")
+    if unshare is None or os.getuid() != 0:
+        require("unshare", "a process namespace of its own takes unshare, and root")
+    ready_file = tmp_path / "ready.json"
+    command = [sys.executable, "-m", "backtal.cli", "serve", "--grpc-port", "0"]
+    command += ["--repository", str(tiny_repository[0]), "--ready-file", str(ready_file)]
+    outer = subprocess.Popen([unshare, "--pid", "--fork", "--mount-proc", *command])
+    try:
+        record = _wait_for_record(ready_file, outer)
+        assert record["pid"] == 1
+        (first,) = map(
+            int, Path(f"/proc/{outer.pid}/task/{outer.pid}/children").read_text().split()
+        )
+        # What is left behind becomes a child of the first process, which is to bury it.
+        orphan = "/bin/sleep 0 & /bin/sleep 0.1 & exit"
+        subprocess.run(["nsenter", "-t", str(first), "-p", "sh", "-c", orphan], check=True)
+        time.sleep(1.0)
+        children = Path(f"/proc/{first}/task/{first}/children").read_text().split()
+        states = [Path(f"/proc/{child}/stat").read_text().split()[2] for child in children]
+        assert "Z" not in states
+        os.kill(first, signal.SIGTERM)
+        assert outer.wait(40.0) == 0
+    finally:
+        outer.kill()
+        outer.wait()
+
+
 def test_a_server_goes_with_the_process_that_started_it(
     tiny_repository: TinyRepository, tmp_path: Path
 ) -> None:
@@ -215,7 +247,7 @@ def test_a_server_goes_with_the_process_that_started_it(
 def test_settings_reach_the_models(tiny_repository: TinyRepository, tmp_path: Path) -> None:
     from tritonclient.utils import InferenceServerException
 
-    limits = {"max_duration_seconds": 1.0}
+    limits = {"video": {"max_duration_seconds": 1.0}}
     settings = ServingSettings.model_validate({"allowed_roots": [tmp_path], "limits": limits})
     (tmp_path / "video.mp4").write_bytes(moving_colours(2.0))
     options = ServerOptions(repository=tiny_repository[0], settings=settings)

@@ -5,7 +5,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backtal import errors
-from backtal.errors import BacktalError, InvalidVideo, Unavailable, from_wire, to_wire
+from backtal.errors import (
+    BacktalError,
+    InvalidArgument,
+    InvalidVideo,
+    Unavailable,
+    from_triton,
+    from_wire,
+    to_wire,
+)
 
 KINDS = [
     kind
@@ -56,3 +64,25 @@ def test_any_text_can_be_looked_at(text: str) -> None:
 def test_each_http_status_has_one_code() -> None:
     pairs = {(kind.grpc_code, kind.http_status) for kind in KINDS}
     assert len({code for code, _ in pairs}) == len({status for _, status in pairs}) == len(pairs)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("Exceeds maximum queue size", "full"),
+        ("Server is stopping, scheduler for model has stopped", "stopping"),
+        ("Request for unknown model: 'tiny' has no available versions", "started"),
+        ("x: Stub process 'x_0_0' is not healthy.", "started"),
+        ("Failed to increase the shared memory pool size for key 'k' to 1 bytes.", "uri"),
+    ],
+)
+def test_what_triton_says_in_its_own_words_is_unavailable(text: str, says: str) -> None:
+    error = from_triton(text)
+    assert isinstance(error, Unavailable)
+    assert says in error.message
+
+
+def test_our_own_error_inside_triton_is_ours_and_other_text_is_nobodys() -> None:
+    error = from_triton("tiny: [INVALID_ARGUMENT] Server is stopping is no video")
+    assert isinstance(error, InvalidArgument)
+    assert from_triton("division by zero") is None

@@ -66,6 +66,35 @@ def test_a_video_becomes_an_answer(pipeline: Pipeline, stages: FakeStages, video
     assert provenance.clip_plan == PLAN
 
 
+@pytest.mark.parametrize("preset_windows", [3, 16])
+def test_what_is_not_kept_changes_nothing(video: bytes, preset_windows: int) -> None:
+    stages = FakeStages()
+    pipeline = Pipeline(fake_manifest(window_positions=preset_windows), stages)
+    whole = pipeline.run(Request(video=video))
+    stages.batch_sizes.clear()
+    streamed = pipeline.run(Request(video=video), keep=("cas",))
+    assert streamed.features is None
+    np.testing.assert_array_equal(streamed.cas, whole.cas)
+    np.testing.assert_array_equal(streamed.position_seconds_middle, whole.position_seconds_middle)
+    bare = pipeline.run(Request(video=video), keep=())
+    assert bare.cas is None
+    for answer in (streamed, bare):
+        assert answer.segments == whole.segments
+        assert answer.feature_provenance == whole.feature_provenance
+        assert answer.num_frames_decoded == 45
+        assert set(answer.stage_seconds) == set(whole.stage_seconds)
+
+
+def test_a_stream_of_the_wrong_shape_is_a_bug_of_ours(video: bytes) -> None:
+    class Narrow(FakeStages):
+        def cas(self, features: np.ndarray) -> CasOutput:
+            output = super().cas(features)
+            return CasOutput(output.cas[:, :1], output.magnitude)
+
+    with pytest.raises(Internal, match="fake-cas gave a CAS"):
+        Pipeline(fake_manifest(), Narrow()).run(Request(video=video), keep=())
+
+
 def test_the_features_are_of_the_frames_on_show(pipeline: Pipeline, video: bytes) -> None:
     features = pipeline.run(Request(video=video)).features
     # The last feature is the clip's first frame: every second frame, 5 grey levels apart.
@@ -183,7 +212,7 @@ def test_a_request_has_exactly_one_source(sources: dict[str, object]) -> None:
     if sum(value is not None for value in sources.values()) == 1:
         Request(**sources)  # type: ignore[arg-type]
         return
-    with pytest.raises(InvalidArgument, match="give one of video, path, features"):
+    with pytest.raises(InvalidArgument, match="give one of video, path, remote, features"):
         Request(**sources)  # type: ignore[arg-type]
 
 

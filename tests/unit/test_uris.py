@@ -84,8 +84,11 @@ def test_a_folder_and_a_pipe_are_no_files(root: Path) -> None:
 @pytest.mark.parametrize(
     ("uri", "says"),
     [
-        ("https://example.org/a.mp4", "scheme 'https', allowed are file:"),
-        ("s3://bucket/a.mp4", "scheme 's3', allowed are file:"),
+        ("http://example.org/a.mp4", "scheme 'http', allowed are file:, https:, s3:"),
+        ("ftp://example.org/a.mp4", "scheme 'ftp', allowed are file:"),
+        ("concat:a|b", "scheme 'concat', allowed are file:"),
+        ("subfile,,start,0,end,9,,:/etc/passwd", "scheme '', allowed are file:"),
+        ("data:video/mp4;base64,AAAA", "scheme 'data', allowed are file:"),
         ("/plain/path.mp4", "scheme '', allowed are file:"),
         ("", "scheme '', allowed are file:"),
         ("file://other/a.mp4", "host 'other'"),

@@ -5,17 +5,21 @@ import socket
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from backtal.errors import InvalidArgument, InvalidVideo, LimitExceeded, MissingDependency, NotFound
+from backtal.errors import InvalidArgument, InvalidVideo, LimitExceeded, NotFound
 from backtal.manifest import ClipPlan
 from backtal.video import DecodeReport, VideoLimits, Window, open_video
+from backtal.video.pyav import _Decoding
 from tests.integration.videos import sound_only
 from tests.made_videos import Layout, encode, number_of, shifted, steady
+from tests.mutations import mutated
 
 # More ticks than frames, so that every frame is asked for.
 PLAN = ClipPlan(
@@ -218,6 +222,8 @@ def test_sound_may_go_on_without_pictures() -> None:
         ({"max_bytes": 1000}, r"has \d+ bytes, allowed are up to 1000"),
         ({"max_duration_seconds": 0.4}, r"is 0\.48 s long, allowed are up to 0\.4 s"),
         ({"max_pixels": 3071}, "64x48, 3072 pixels, allowed are up to 3071"),
+        ({"max_frames": 11}, "has 12 frames or more, allowed are up to 11"),
+        ({"max_frame_seconds": 0.03}, r"one frame for 0\.04 s, allowed are up to 0\.03 s"),
         ({"max_aspect_ratio": 1.3}, r"aspect ratio of 1\.3, allowed are up to 1\.3"),
     ],
 )
@@ -226,28 +232,31 @@ def test_limits_are_held_and_named(limits: dict[str, float], message: str) -> No
         decode(steady(12), limits=VideoLimits.model_validate(limits))
 
 
+def test_streams_are_counted() -> None:
+    data = steady(6, sound_seconds=0.5)
+    with pytest.raises(LimitExceeded, match="has 2 streams, allowed are up to 1"):
+        decode(data, limits=VideoLimits(max_streams=1))
+
+
+def test_hours_of_one_frame_are_refused() -> None:
+    # 3 kB that would be 90,000 frames of the clip plan.
+    data = encode(Layout(stamps=[0, 25, 25 * 3600]))
+    assert len(data) < 4000
+    with pytest.raises(LimitExceeded, match=r"one frame for 3599\.00 s, allowed are up to 300 s"):
+        decode(data)
+
+
+def test_frames_that_are_not_declared_are_counted_while_decoding() -> None:
+    live = steady(24, container="mpegts")
+    with pytest.raises(LimitExceeded, match="has 12 frames or more, allowed are up to 11"):
+        decode(live, limits=VideoLimits(max_frames=11))
+
+
 def test_a_duration_that_is_not_declared_is_held_while_decoding() -> None:
     live = steady(24, movflags="frag_keyframe+empty_moov", container="mp4")
     limits = VideoLimits(max_duration_seconds=0.5)
     with pytest.raises(LimitExceeded, match=r"allowed are up to 0\.5 s"):
         decode(live, limits=limits)
-
-
-def mutated(data: bytes, random: np.random.Generator) -> bytes:
-    """The file with a few of its bytes changed, cut out or put in."""
-    changed = bytearray(data)
-    for _ in range(random.choice([1, 3, 20, 100])):
-        at = int(random.integers(len(changed)))
-        kind = random.random()
-        if kind < 0.7:
-            changed[at] = int(random.integers(256))
-        elif kind < 0.8:
-            changed[at : at + 4] = b"\xff" * 4
-        elif kind < 0.9:
-            del changed[at : at + 16]
-        else:
-            changed[at:at] = changed[:16]
-    return bytes(changed)
 
 
 @pytest.mark.parametrize("container", ["mp4", "matroska", "mpegts", "avi", "flv"])
@@ -303,7 +312,28 @@ def test_windows_may_be_left_early() -> None:
 
 
 def test_decord_is_for_files_that_are_trusted() -> None:
-    with pytest.raises((MissingDependency, InvalidArgument), match="pyav"):
+    with pytest.raises(InvalidArgument, match="pyav"):
         open_video(steady(6), decoder="decord")
     with pytest.raises(InvalidArgument, match="decoder is 'other', allowed are"):
         open_video(steady(6), decoder="other")  # type: ignore[arg-type]
+
+
+def test_a_packet_of_a_stream_that_pyav_does_not_know_is_passed_over(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One that begins in the middle of a file; PyAV then looks beyond its list of streams."""
+    real = _Decoding._demux
+    calls: list[bool] = []
+
+    def demux(decoding: _Decoding, every: bool) -> Iterator[Any]:
+        calls.append(every)
+        packets = real(decoding, every)
+        if len(calls) == 1:
+            yield from islice(packets, 3)
+            raise IndexError("list index out of range")
+        yield from packets
+
+    monkeypatch.setattr(_Decoding, "_demux", demux)
+    _, numbers, _ = decode(steady(12, b_frames=2))
+    assert numbers == list(range(12))
+    assert len(calls) == 2

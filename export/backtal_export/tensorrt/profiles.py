@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from backtal.cas_chunks import CAS_CHUNK_POSITIONS
 from backtal.extraction import CLIPS_PER_BATCH, FIELDS_PER_CALL
 from backtal.manifest import FLOW_CHANNELS, BundleDescription, ClipPlan, StreamName
-from backtal.pipeline import CAS_CHUNK_POSITIONS
 from backtal_export.graph_writer import RGB_CHANNELS
 
 Shape = tuple[int, ...]

@@ -1,7 +1,8 @@
 """Serve a model repository by Triton, for programs on this machine.
 
-Triton listens on 127.0.0.1 only. SIGTERM or Ctrl-C stops it: requests in flight are answered
-first. The exit code is Triton's, 0 after a clean stop.
+Triton listens on 127.0.0.1 only. It is watched, and started again where it does not answer; what
+happens is told in lines of JSON on standard error. SIGTERM or Ctrl-C stops it: requests in flight
+are answered first. The exit code is Triton's, 0 after a clean stop; 1 where it cannot be kept up.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ import argparse
 import json
 import os
 import signal
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,9 +18,9 @@ from backtal.errors import InvalidArgument
 
 if TYPE_CHECKING:
     from backtal_serving.server import TritonServer
+    from backtal_serving.settings import ServingSettings
 
 DEFAULT_GRPC_PORT = 8001
-POLL_SECONDS = 0.2
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -47,11 +47,22 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--allow-root",
-        type=Path,
         action="append",
         default=[],
-        metavar="DIR",
-        help="a folder whose files a request's uri may name; can be given several times",
+        metavar="DIR|URI",
+        help="a folder, https://HOST/FOLDER/ or s3://BUCKET/FOLDER/ whose files a request's uri "
+        "may name; can be given several times",
+    )
+    parser.add_argument(
+        "--settings",
+        type=Path,
+        metavar="FILE",
+        help="YAML with the limits and with what a uri may reach (docs/serving.md)",
+    )
+    parser.add_argument(
+        "--allow-unconfined-decoding",
+        action="store_true",
+        help="serve even where the kernel refuses to lock the decoders of videos down",
     )
     parser.add_argument(
         "--ready-file",
@@ -73,40 +84,63 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Serve until a signal; the exit code."""
+    from backtal_serving.logs import log_event
+    from backtal_serving.processes import adopt_orphans
     from backtal_serving.server import ServerOptions, TritonServer
-    from backtal_serving.settings import ServingSettings
+    from backtal_serving.supervisor import Supervisor
 
-    for root in arguments.allow_root:
-        if not root.is_dir():
-            raise InvalidArgument(f"--allow-root {root} is no folder")
-    options = ServerOptions(
-        repository=arguments.repository,
-        settings=ServingSettings(allowed_roots=tuple(r.resolve() for r in arguments.allow_root)),
-        grpc_port=arguments.grpc_port or None,
-        http_port=arguments.http_port,
-        log_file=arguments.log_file,
-        exit_timeout_seconds=arguments.exit_timeout,
+    server = TritonServer(
+        ServerOptions(
+            repository=arguments.repository,
+            settings=_settings(arguments),
+            grpc_port=arguments.grpc_port or None,
+            http_port=arguments.http_port,
+            log_file=arguments.log_file,
+            exit_timeout_seconds=arguments.exit_timeout,
+        )
+    )
+    supervisor = Supervisor(
+        server,
+        on_ready=lambda: _announce(server, arguments.ready_file),
+        on_down=lambda: _withdraw(arguments.ready_file),
     )
     signal.signal(signal.SIGTERM, _interrupt)
-    server = TritonServer(options)
+    adopt_orphans()
     try:
-        server.start()
-        _announce(server, arguments.ready_file)
-        while (code := server.wait(POLL_SECONDS)) is None:
-            pass
-        print(f"Triton ended by itself with exit code {code}:", file=sys.stderr)
-        print(server.log_tail(), file=sys.stderr)
-        server.stop()
-        return code or 1
+        supervisor.start()
+        return supervisor.watch()
     except KeyboardInterrupt:
         # A second signal must not leave the server half stopped.
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        print("stopping", file=sys.stderr)
-        return server.stop()
+        log_event("stopping", exit_timeout_seconds=arguments.exit_timeout)
+        code = server.stop()
+        log_event("stopped", exit_code=code)
+        return code
     finally:
-        if arguments.ready_file is not None:
-            arguments.ready_file.unlink(missing_ok=True)
+        _withdraw(arguments.ready_file)
+
+
+def _settings(arguments: argparse.Namespace) -> ServingSettings:
+    """The file's settings, with the command's options on top of them."""
+    from backtal.settings import parse, read_yaml
+    from backtal_serving.settings import ServingSettings
+
+    given = ServingSettings()
+    if arguments.settings is not None:
+        given = read_yaml(ServingSettings, arguments.settings)
+    # As plain data: what is put in is to be checked like what was read.
+    raw = given.model_dump(mode="json")
+    for root in arguments.allow_root:
+        if "://" in root:
+            raw["remote"]["prefixes"].append(root)
+        elif Path(root).is_dir():
+            raw["allowed_roots"].append(str(Path(root).resolve()))
+        else:
+            raise InvalidArgument(f"--allow-root {root} is no folder")
+    if arguments.allow_unconfined_decoding:
+        raw["limits"]["decode"]["allow_unconfined"] = True
+    return parse(ServingSettings, raw, source="--allow-root")
 
 
 def _interrupt(*_: object) -> None:
@@ -122,3 +156,8 @@ def _announce(server: TritonServer, ready_file: Path | None) -> None:
     temporary = ready_file.with_name(f".{ready_file.name}.{os.getpid()}.tmp")
     temporary.write_text(json.dumps({**record, "pid": os.getpid()}) + "\n")
     temporary.replace(ready_file)
+
+
+def _withdraw(ready_file: Path | None) -> None:
+    if ready_file is not None:
+        ready_file.unlink(missing_ok=True)

@@ -1,0 +1,211 @@
+"""What the pipeline's side and a child say to each other."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import Annotated, Literal
+
+from pydantic import Field, TypeAdapter
+
+from backtal.errors import BacktalError, InvalidArgument, InvalidVideo, LimitExceeded
+from backtal.manifest import ClipPlan
+from backtal.settings import Settings
+from backtal.video.limits import VideoLimits
+from backtal.video.window import DecodeReport, VideoDescription
+
+MAX_TEXT = 2000
+Text = Annotated[str, Field(max_length=MAX_TEXT)]
+
+_ERRORS: dict[str, type[BacktalError]] = {
+    kind.__name__: kind for kind in (InvalidVideo, LimitExceeded, InvalidArgument)
+}
+
+
+class Open(Settings):
+    """To a child: open this video. Its descriptor comes along, or it is read through `Read`."""
+
+    kind: Literal["open"] = "open"
+    name: str
+    num_bytes: int
+    is_remote: bool
+    limits: VideoLimits
+    threads: int | None
+
+
+class Decode(Settings):
+    """To a child: decode by this plan into the memory that comes along, of `num_slots` windows."""
+
+    kind: Literal["decode"] = "decode"
+    plan: ClipPlan
+    window_frames: int
+    num_slots: int
+    allow_partial: bool
+
+
+class Next(Settings):
+    """To a child: the next window, into this slot."""
+
+    kind: Literal["next"] = "next"
+    slot: int
+
+
+Order = Annotated[Open | Decode | Next, Field(discriminator="kind")]
+ORDERS: TypeAdapter[Open | Decode | Next] = TypeAdapter(Order)
+
+
+class Ready(Settings):
+    """Of a child: it is locked down, or `refused` says what the kernel did not offer."""
+
+    kind: Literal["ready"] = "ready"
+    landlock_version: int = 0
+    refused: Text = ""
+
+
+class Opened(Settings):
+    """Of a child: what the file declares; see `VideoDescription`."""
+
+    kind: Literal["opened"] = "opened"
+    container: Text
+    codec: Text
+    width: int
+    height: int
+    sample_aspect_ratio: tuple[int, Annotated[int, Field(ge=1)]]
+    duration_seconds: float | None
+    num_frames: int | None
+    frames_per_second: float | None
+
+    @classmethod
+    def of(cls, about: VideoDescription) -> Opened:
+        """The message for a description."""
+        return cls(
+            container=about.container[:MAX_TEXT],
+            codec=about.codec[:MAX_TEXT],
+            width=about.width,
+            height=about.height,
+            sample_aspect_ratio=about.sample_aspect_ratio.as_integer_ratio(),
+            duration_seconds=about.duration_seconds,
+            num_frames=about.num_frames,
+            frames_per_second=about.frames_per_second,
+        )
+
+    def description(self, name: str, num_bytes: int) -> VideoDescription:
+        """The description in this message, of the file that we know better than a child."""
+        return VideoDescription(
+            name=name,
+            num_bytes=num_bytes,
+            container=self.container,
+            codec=self.codec,
+            width=self.width,
+            height=self.height,
+            sample_aspect_ratio=Fraction(*self.sample_aspect_ratio),
+            duration_seconds=self.duration_seconds,
+            num_frames=self.num_frames,
+            frames_per_second=self.frames_per_second,
+        )
+
+
+class WindowReady(Settings):
+    """Of a child: a window's pixels are in its slot. `cpu_seconds` it has taken so far, in all."""
+
+    kind: Literal["window"] = "window"
+    presentation_seconds: Annotated[tuple[float, ...], Field(min_length=1)]
+    end_seconds: float
+    cpu_seconds: float
+
+
+class Finished(Settings):
+    """Of a child: there are no more windows; see `DecodeReport`."""
+
+    kind: Literal["finished"] = "finished"
+    num_frames: Annotated[int, Field(ge=1)]
+    duration_seconds: Annotated[float, Field(gt=0)]
+    warnings: Annotated[tuple[Text, ...], Field(max_length=20)]
+
+    @classmethod
+    def of(cls, report: DecodeReport) -> Finished:
+        """The message for a report."""
+        warnings = tuple(warning[:MAX_TEXT] for warning in report.warnings[:20])
+        return cls(
+            num_frames=report.num_frames,
+            duration_seconds=report.duration_seconds,
+            warnings=warnings,
+        )
+
+    def report(self) -> DecodeReport:
+        """The report in this message."""
+        return DecodeReport(self.num_frames, self.duration_seconds, self.warnings)
+
+
+class Failed(Settings):
+    """Of a child: the video is refused, by the name of an error's class."""
+
+    kind: Literal["failed"] = "failed"
+    error: Literal["InvalidVideo", "LimitExceeded", "InvalidArgument"]
+    message: Text
+
+    @classmethod
+    def of(cls, error: BacktalError) -> Failed:
+        """The message for an error."""
+        name = next(name for name, kind in _ERRORS.items() if isinstance(error, kind))
+        return cls.model_validate({"error": name, "message": error.message[:MAX_TEXT]})
+
+    def exception(self) -> BacktalError:
+        """The error in this message."""
+        return _ERRORS[self.error](self.message)
+
+
+class Crashed(Settings):
+    """Of a child: its own code failed in a way that nobody foresaw."""
+
+    kind: Literal["crashed"] = "crashed"
+    reason: Text
+
+
+class Read(Settings):
+    """Of a child: it wants these bytes of a remote object."""
+
+    kind: Literal["read"] = "read"
+    offset: Annotated[int, Field(ge=0)]
+    num_bytes: Annotated[int, Field(ge=1, le=1 << 20)]
+
+
+Reply = Ready | Opened | WindowReady | Finished | Failed | Crashed | Read
+REPLIES: TypeAdapter[Reply] = TypeAdapter(Annotated[Reply, Field(discriminator="kind")])
+
+
+class Spawn(Settings):
+    """To the zygote: fork a child for the socket that comes along."""
+
+    kind: Literal["spawn"] = "spawn"
+    settings_json: str
+
+
+class Reap(Settings):
+    """To the zygote: end this child if it lives after `patience_seconds`, and say how it ended."""
+
+    kind: Literal["reap"] = "reap"
+    process_id: int
+    patience_seconds: float
+
+
+ZYGOTE_ORDERS: TypeAdapter[Spawn | Reap] = TypeAdapter(
+    Annotated[Spawn | Reap, Field(discriminator="kind")]
+)
+
+
+class Spawned(Settings):
+    """Of the zygote: the child's process id, or why there is none."""
+
+    process_id: int = 0
+    problem: str = ""
+
+
+class Reaped(Settings):
+    """Of the zygote: how the child ended, the processor time it took, whether it had to be killed.
+
+    exit_code: as of `subprocess`, the negative of a signal's number.
+    """
+
+    exit_code: int
+    cpu_seconds: float
+    was_killed: bool

@@ -1,0 +1,60 @@
+"""A remote object as a file: a child asks the other side for blocks, and keeps the last few."""
+
+from __future__ import annotations
+
+import io
+from collections import OrderedDict
+from collections.abc import Callable
+
+BLOCK_BYTES = 256 * 1024
+KEPT_BLOCKS = 16
+
+
+class RemoteFile(io.RawIOBase):
+    """Reads by `read_at(offset, num_bytes)`, whole blocks at a time."""
+
+    def __init__(self, read_at: Callable[[int, int], bytes], num_bytes: int) -> None:
+        self._read_at = read_at
+        self._num_bytes = num_bytes
+        self._position = 0
+        self._blocks: OrderedDict[int, bytes] = OrderedDict()
+
+    def readable(self) -> bool:
+        """Yes."""
+        return True
+
+    def seekable(self) -> bool:
+        """Yes."""
+        return True
+
+    def tell(self) -> int:
+        """The position."""
+        return self._position
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Move; the new position."""
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._num_bytes}[whence]
+        self._position = max(0, base + offset)
+        return self._position
+
+    def read(self, size: int = -1) -> bytes:
+        """Up to `size` bytes, to the end of a block at most; b"" at the end."""
+        left = self._num_bytes - self._position
+        if left <= 0 or size == 0:
+            return b""
+        number, start = divmod(self._position, BLOCK_BYTES)
+        block = self._block(number)
+        part = block[start:] if size < 0 else block[start : start + size]
+        self._position += len(part)
+        return part
+
+    def _block(self, number: int) -> bytes:
+        if number in self._blocks:
+            self._blocks.move_to_end(number)
+            return self._blocks[number]
+        offset = number * BLOCK_BYTES
+        block = self._read_at(offset, min(BLOCK_BYTES, self._num_bytes - offset))
+        self._blocks[number] = block
+        if len(self._blocks) > KEPT_BLOCKS:
+            self._blocks.popitem(last=False)
+        return block

@@ -1,0 +1,56 @@
+"""The process tree of a server, as Linux shows it in /proc."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from contextlib import suppress
+from pathlib import Path
+
+from backtal_serving.launcher import STUB_NAME
+
+PR_SET_CHILD_SUBREAPER = 36
+# The kernel cuts a process's name to this length.
+NAME_LENGTH = 15
+_PROC = Path("/proc")
+
+
+def stubs_of(process_id: int) -> dict[int, str]:
+    """The models' processes of a tritonserver that are alive, each with its model's name."""
+    found = {}
+    for entry in _PROC.iterdir():
+        if not entry.name.isdecimal():
+            continue
+        # Gone between the listing and the look.
+        with suppress(OSError):
+            name, state, parent = _look(entry)
+            if parent == process_id and name == STUB_NAME[:NAME_LENGTH] and state not in "ZX":
+                found[int(entry.name)] = _model_of(entry)
+    return found
+
+
+def adopt_orphans() -> None:
+    """Become the parent of what our descendants leave behind, as PID 1 of a container is."""
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def bury_orphans(own_child: int | None) -> None:
+    """Reap ended processes that we adopted; `own_child` is waited for elsewhere."""
+    with suppress(ChildProcessError):
+        while ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+            if ended.si_pid == own_child:
+                return
+            os.waitpid(ended.si_pid, 0)
+
+
+def _look(entry: Path) -> tuple[str, str, int]:
+    """Name, state and parent of a process. The name may hold anything, brackets too."""
+    before, _, after = (entry / "stat").read_text().rpartition(")")
+    fields = after.split()
+    return before.partition("(")[2], fields[0], int(fields[1])
+
+
+def _model_of(entry: Path) -> str:
+    """A stub's first argument is its model's file: REPOSITORY/MODEL/VERSION/FILE."""
+    arguments = (entry / "cmdline").read_bytes().split(b"\0")
+    return Path(os.fsdecode(arguments[1])).parent.parent.name if len(arguments) > 1 else ""

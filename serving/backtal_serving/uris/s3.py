@@ -1,0 +1,106 @@
+"""`s3:` URIs: an object of a store that the operator named, read by byte ranges."""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from backtal.errors import (
+    BacktalError,
+    InvalidArgument,
+    MissingDependency,
+    NotFound,
+    PermissionDenied,
+    Unavailable,
+)
+from backtal_serving.uris.access import RemoteAccess
+
+if TYPE_CHECKING:
+    from obstore import GetOptions
+    from obstore.store import S3Config, S3Store
+
+RETRY_AFTER_SECONDS = 1.0
+MAX_RETRIES = 2
+_BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
+
+
+def open_s3(uri: str, access: RemoteAccess) -> S3Object:
+    """Open what `uri` names: s3://BUCKET/KEY, the key as it is, nothing encoded.
+
+    Raises PermissionDenied, NotFound, InvalidArgument, Unavailable; MissingDependency.
+    """
+    bucket, _, key = uri.removeprefix("s3://").partition("/")
+    is_plain = all(segment not in ("", ".", "..") for segment in key.split("/"))
+    if not _BUCKET.fullmatch(bucket) or not is_plain or not key.isprintable():
+        raise InvalidArgument(f"uri {uri!r} is ill-formed, expected s3://BUCKET/KEY")
+    access.check_s3(uri)
+    return S3Object(uri, _store(bucket, access), key)
+
+
+class S3Object:
+    """A `RangeReader`: one version of an object."""
+
+    def __init__(self, uri: str, store: S3Store, key: str) -> None:
+        self.name = uri
+        self._store = store
+        self._key = key
+        try:
+            about = store.head(key)
+        except Exception as error:
+            raise _translated(uri, error) from None
+        self.num_bytes = int(about["size"])
+        self._version = about["e_tag"]
+
+    def read_at(self, offset: int, num_bytes: int) -> bytes:
+        """See `RangeReader`. Raises Unavailable where the object is not what it was."""
+        end = min(offset + num_bytes, self.num_bytes)
+        options: GetOptions = {"range": (offset, end)}
+        if self._version is not None:
+            options["if_match"] = self._version
+        try:
+            return bytes(self._store.get(self._key, options=options).bytes())
+        except Exception as error:
+            raise _translated(self.name, error) from None
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+def _store(bucket: str, access: RemoteAccess) -> S3Store:
+    try:
+        from obstore.store import S3Store
+    except ImportError:
+        raise MissingDependency(
+            "s3: needs obstore, which is not installed: pip install 'backtal[s3]'"
+        ) from None
+    timeout = timedelta(seconds=access.timeout_seconds)
+    config: S3Config = {}
+    if access.s3_endpoint is not None:
+        config["endpoint"] = access.s3_endpoint
+    if access.s3_region is not None:
+        config["region"] = access.s3_region
+    return S3Store(
+        bucket,
+        config=config,
+        client_options={
+            "timeout": timeout,
+            "connect_timeout": timeout,
+            "allow_http": (access.s3_endpoint or "").startswith("http:"),
+        },
+        retry_config={"max_retries": MAX_RETRIES, "retry_timeout": timeout},
+    )
+
+
+def _translated(uri: str, error: Exception) -> BacktalError:
+    """obstore's error as one of ours; its text may hold addresses and is not passed on."""
+    kind = type(error).__name__
+    if isinstance(error, FileNotFoundError) or kind == "NotFoundError":
+        return NotFound(f"uri {uri!r}: no such object")
+    if kind in ("PermissionDeniedError", "UnauthenticatedError"):
+        return PermissionDenied(f"uri {uri!r}: its store refuses it to us")
+    if kind == "PreconditionError":
+        return Unavailable(f"{uri} changed while it was read")
+    return Unavailable(
+        f"{uri}: its store cannot be read ({kind})", retry_after_seconds=RETRY_AFTER_SECONDS
+    )

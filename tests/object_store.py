@@ -1,0 +1,82 @@
+"""A real S3 server on loopback: SeaweedFS, from its wheel."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.requirements import require
+
+START_SECONDS = 60.0
+ACCESS_KEY, SECRET_KEY = "test-key", "test-secret"
+
+
+@dataclass(frozen=True)
+class ObjectStore:
+    """Its address, and the environment of a client that may use it."""
+
+    endpoint: str
+    environment: dict[str, str]
+
+
+@contextmanager
+def object_store(folder: Path) -> Iterator[ObjectStore]:
+    """A running store in `folder`."""
+    weed = shutil.which("weed", path=Path(sys.executable).parent)
+    if weed is None:
+        require("seaweedfs", "no weed beside this Python: pip install 'backtal[dev]'")
+    identity = {
+        "name": "tests",
+        "credentials": [{"accessKey": ACCESS_KEY, "secretKey": SECRET_KEY}],
+        "actions": ["Admin", "Read", "Write", "List"],
+    }
+    config = folder / "identities.json"
+    config.write_text(json.dumps({"identities": [identity]}))
+    master, volume, filer, s3 = _free_ports(4)
+    command = [weed, "server", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1"]
+    command += [f"-master.port={master}", f"-volume.port={volume}", f"-filer.port={filer}"]
+    command += ["-filer", "-s3", f"-s3.port={s3}", f"-s3.config={config}", "-volume.max=4"]
+    command += ["-master.volumeSizeLimitMB=64"]
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder)
+    try:
+        _wait_until_open(s3, process)
+        endpoint = f"http://127.0.0.1:{s3}"
+        keys = {"AWS_ACCESS_KEY_ID": ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": SECRET_KEY}
+        yield ObjectStore(endpoint, keys)
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _free_ports(count: int) -> list[int]:
+    """Ports that are free, as are those 10000 above, which SeaweedFS takes for its own talk."""
+    found: list[int] = []
+    while len(found) < count:
+        with socket.socket() as low, socket.socket() as high:
+            low.bind(("127.0.0.1", 0))
+            port = low.getsockname()[1] - 20000
+            with suppress(OSError), socket.socket() as probe:
+                probe.bind(("127.0.0.1", port))
+                high.bind(("127.0.0.1", port + 10000))
+                found.append(port)
+    return found
+
+
+def _wait_until_open(port: int, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        assert process.poll() is None, "the object store ended at start"
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.05)
+    raise AssertionError("the object store did not start")
