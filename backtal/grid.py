@@ -13,7 +13,7 @@ from backtal.manifest import ClipPlan
 class GridSampler:
     """`resample_to_grid` for clips that come one after another, to the same bits.
 
-    It holds the few clips whose positions are not settled: how long the last clip lasts, and how
+    It holds the few clips whose positions are not settled: how long the last clips last, and how
     many positions there are, is known at the end of the video only.
     """
 
@@ -30,15 +30,18 @@ class GridSampler:
         held = values if self._values is None else np.concatenate([self._values, values], axis=1)
         self._values = held
         self._num_clips += values.shape[1]
-        if self._num_clips < 2:
-            return held[:, :0]
         plan, width = self._plan, self._position_seconds
+        # The video may end before clips that overlap the last one do: their middles may move.
+        num_unsettled = -(-plan.frames_per_clip // plan.stride_frames)
+        if held.shape[1] <= num_unsettled:
+            return held[:, :0]
         last_start_seconds = (self._num_clips - 1) * plan.stride_seconds
-        # As if the video went on: only the middle of the last clip is not yet what it will be.
         middles = _middles_of_whole_clips(plan, self._first_clip, self._num_clips)
         positions = np.arange(self._next_position, int(last_start_seconds / width) + 1)
         seconds = (positions + 0.5) * width
-        is_settled = (seconds <= middles[-2]) & ((positions + 1.5) * width <= last_start_seconds)
+        is_settled = (seconds <= middles[-1 - num_unsettled]) & (
+            (positions + 1.5) * width <= last_start_seconds
+        )
         sampled = self._sample(middles, seconds[: np.count_nonzero(is_settled)])
         self._forget(middles)
         return sampled

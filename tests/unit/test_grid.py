@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from backtal.cas_chunks import CasChunks, chunked_cas, joined
@@ -26,6 +26,9 @@ def cut(values: FloatArray, pieces: list[int]) -> list[FloatArray]:
     return found
 
 
+@settings(max_examples=400)
+@example(1.375, 2, 1, 10.0, 0.0625, [1])
+@example(10.1, 16, 8, 25.0, 0.32, [4])
 @given(
     duration=st.floats(0.01, 60.0),
     frames=st.integers(1, 20),
