@@ -31,7 +31,7 @@ from backtal.errors import (
 from backtal.manifest import MANIFEST_NAME, Manifest
 from backtal.pipeline import Answer, CasOutput, Pipeline, Progress
 from backtal.video.sandbox import DecoderPool
-from backtal_serving import wire
+from backtal_serving import handover, wire
 from backtal_serving.drain import request_in_flight
 from backtal_serving.numpy_version import check_numpy
 from backtal_serving.settings import ServingSettings
@@ -129,7 +129,10 @@ class TritonPythonModel:
     def _answer(self, request: Any, on_progress: Any) -> Answer:
         tensors = {tensor.name(): tensor.as_numpy() for tensor in request.inputs()}
         parameters = json.loads(request.parameters() or "{}")
-        decoded = wire.decode(tensors, parameters, self._manifest, self._settings.allowed_roots)
+        settings = self._settings
+        handed, parameters = handover.take(parameters, settings.spool_folder)
+        roots = settings.allowed_roots if handed.roots is None else handed.roots
+        decoded = wire.decode(tensors, parameters, self._manifest, roots, handed.spooled)
         # Large videos: the pipeline has its own copy, spooled.
         del tensors
         progress = {} if on_progress is None else {"on_progress": on_progress}

@@ -43,15 +43,21 @@ Parameters = Mapping[str, Any]
 
 
 def decode(
-    tensors: Tensors, parameters: Parameters, manifest: Manifest, allowed_roots: Sequence[Path]
+    tensors: Tensors,
+    parameters: Parameters,
+    manifest: Manifest,
+    allowed_roots: Sequence[Path],
+    spooled: Path | None = None,
 ) -> Request:
     """The request that these input tensors and request parameters mean.
+
+    `spooled` is a `video` that came as a file of the front door's instead of a tensor.
 
     Ranges and class names are the pipeline's to check. Raises InvalidArgument by the tensor's or
     parameter's name, value and what is allowed; PermissionDenied and NotFound for a `uri`.
     """
     check_parameter_names(parameters)
-    source = _the_source(tensors)
+    source = _the_source([*tensors, "video"] if spooled else tensors)
     if source != "features":
         strays = [name for name in WITH_FEATURES if name in tensors]
         if strays:
@@ -59,8 +65,8 @@ def decode(
         if "backbone" in parameters:
             raise InvalidArgument(f"backbone goes with features, the request has {source}")
     return Request(
-        video=_bytes(tensors, "video") if source == "video" else None,
-        path=resolve(_text(tensors, "uri"), allowed_roots) if source == "uri" else None,
+        video=_bytes(tensors, "video") if source == "video" and spooled is None else None,
+        path=resolve(_text(tensors, "uri"), allowed_roots) if source == "uri" else spooled,
         features=_features(tensors, parameters, manifest) if source == "features" else None,
         score_threshold=_number(parameters, "score_threshold"),
         max_segments=_whole_number(parameters, "max_segments"),
@@ -115,8 +121,8 @@ def check_parameter_names(parameters: Parameters) -> None:
         raise InvalidArgument(f"unknown parameter {name!r}{nearest(name, PARAMETERS)}")
 
 
-def _the_source(tensors: Tensors) -> str:
-    given = [name for name in SOURCES if name in tensors]
+def _the_source(names: Collection[str]) -> str:
+    given = [name for name in SOURCES if name in names]
     if len(given) != 1:
         found = " and ".join(given) or "none of them"
         raise InvalidArgument(f"give one of {', '.join(SOURCES)}; the request has {found}")
