@@ -19,7 +19,6 @@ from backtal.errors import (
     BacktalError,
     Cancelled,
     DeadlineExceeded,
-    InvalidArgument,
     ResourceExhausted,
     to_wire,
 )
@@ -102,7 +101,12 @@ class GrpcService:
         except asyncio.TimeoutError:
             raise DeadlineExceeded(f"the request did not arrive within {seconds:g} s") from None
         if message is None:
-            raise InvalidArgument("the call has no message")
+            # For one that is too large gRPC has answered by itself, with this very code.
+            limit = self._door.settings.limits.max_message_bytes
+            raise ResourceExhausted(
+                f"no message, or one of more than {limit} bytes: send a larger video by its uri, "
+                "or stream it to POST /v1/detect"
+            )
         return message
 
     async def stream_infer(self, messages: AsyncIterator[bytes], context: Context) -> None:
@@ -125,7 +129,7 @@ class GrpcService:
         with door.request(STREAM_ENTRY, _authorization(context)) as asked:
             try:
                 request = parse_message(message)
-                wants_empty = request.parameters["triton_enable_empty_final_response"].bool_param
+                wants_empty = _flag(request, "triton_enable_empty_final_response")
                 async with door.prepare(asked, request) as prepared:
                     del request, message
                     responses = door.stream(prepared, _seconds_left(context, door))
@@ -233,7 +237,12 @@ async def _write(context: Context, response: Any) -> None:
 
 
 def _is_empty_final(response: Any) -> bool:
-    return not response.outputs and response.parameters["triton_final_response"].bool_param
+    return not response.outputs and _flag(response, "triton_final_response")
+
+
+def _flag(message: Any, name: str) -> bool:
+    # Looked up by `in`: reading a key of a map field makes it.
+    return name in message.parameters and bool(message.parameters[name].bool_param)
 
 
 def _authorization(context: Context) -> str | None:

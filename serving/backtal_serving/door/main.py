@@ -17,6 +17,7 @@ from backtal.errors import BacktalError
 from backtal.settings import read_json
 from backtal_serving.door.core import Door
 from backtal_serving.door.grpc_server import GrpcServer
+from backtal_serving.door.http.server import HttpServer
 from backtal_serving.door.settings import DoorSettings
 
 GRACE_SECONDS = 30.0
@@ -42,10 +43,12 @@ async def serve(settings: DoorSettings, ready_file: Path) -> None:
         loop.add_signal_handler(number, stopping.set)
     door = Door(settings)
     await door.catalogue.refresh()
-    server = GrpcServer(door)
+    server, web = GrpcServer(door), HttpServer(door)
     tasks = [asyncio.create_task(work) for work in (door.watch(), server.watch_health())]
     try:
         ports = {"grpc_port": await server.start()}
+        if settings.http_port is not None:
+            ports["http_port"] = await web.start()
         temporary = ready_file.with_suffix(".tmp")
         temporary.write_text(json.dumps(ports))
         temporary.replace(ready_file)
@@ -54,7 +57,7 @@ async def serve(settings: DoorSettings, ready_file: Path) -> None:
         for task in done - {stopped}:
             task.result()
     finally:
-        await server.stop(GRACE_SECONDS)
+        await asyncio.gather(server.stop(GRACE_SECONDS), web.stop(GRACE_SECONDS))
         for task in tasks:
             task.cancel()
             with suppress(asyncio.CancelledError):
