@@ -133,6 +133,13 @@ class KeyRing:
             raise Unauthenticated("the key is not known")
         return found
 
+    def named(self, name: str) -> Caller:
+        """The caller of that name, for a job of its. Raises Unauthenticated where it is gone."""
+        known = {caller.name: caller for _, caller in self._keys} or {ANYBODY.name: ANYBODY}
+        if name not in known:
+            raise Unauthenticated("the key that asked for this is not there any more")
+        return known[name]
+
     def reload_if_changed(self) -> bool:
         """Read the file again if it changed; whether the keys are new ones now."""
         if self._path is None:

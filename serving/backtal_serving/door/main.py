@@ -44,7 +44,9 @@ async def serve(settings: DoorSettings, ready_file: Path) -> None:
     door = Door(settings)
     await door.catalogue.refresh()
     server, web = GrpcServer(door), HttpServer(door)
-    tasks = [asyncio.create_task(work) for work in (door.watch(), server.watch_health())]
+    tasks = [
+        asyncio.create_task(work) for work in (door.watch(), server.watch_health(), web.run_jobs())
+    ]
     try:
         ports = {"grpc_port": await server.start()}
         if settings.http_port is not None:

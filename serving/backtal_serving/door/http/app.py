@@ -11,17 +11,20 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from backtal.errors import PermissionDenied, Unavailable
 from backtal_serving.door.core import Door
-from backtal_serving.door.http import detect_routes, kserve_routes
+from backtal_serving.door.http import detect_routes, job_routes, kserve_routes
 from backtal_serving.door.http.problems import RESPONSES, add_handlers, problem_response
+from backtal_serving.door.jobs.runner import JobRunner
+from backtal_serving.door.jobs.store import JobStore
 
 DESCRIPTION = "Which actions are in a video, and when. gRPC speaks KServe v2; so does `/v2` here."
 LOCAL_NAMES = frozenset({"localhost", "testserver"})
 
 
-def make_app(door: Door) -> FastAPI:
+def make_app(door: Door, jobs: JobStore, runner: JobRunner) -> FastAPI:
     """The HTTP application of one door."""
     app = FastAPI(title="backtal", version=version("backtal"), description=DESCRIPTION)
     app.include_router(detect_routes.router(door))
+    app.include_router(job_routes.router(door, jobs, runner))
     app.include_router(kserve_routes.router(door))
     app.include_router(_operation(door))
     add_handlers(app)

@@ -13,23 +13,28 @@ import uvicorn
 from backtal.errors import InvalidFile, Unavailable
 from backtal_serving.door.core import Door
 from backtal_serving.door.http.app import make_app
+from backtal_serving.door.http.job_routes import make_runner
 from backtal_serving.door.http.protocol import BoundedHttpProtocol
+from backtal_serving.door.jobs.store import JobStore
 
 KEEP_ALIVE_SECONDS = 30
 BACKLOG = 512
 
 
 class HttpServer:
-    """The HTTP side of one door."""
+    """The HTTP side of one door, jobs and all."""
 
     def __init__(self, door: Door) -> None:
+        settings = door.settings
+        self._jobs = JobStore(settings.jobs_folder, max_queued=settings.jobs.max_queued)
+        self._runner = make_runner(door, self._jobs)
         limits = door.settings.limits
         protocol = type(
             "DoorHttpProtocol", (BoundedHttpProtocol,), {"header_seconds": limits.header_seconds}
         )
         self._settings = door.settings
         config = uvicorn.Config(
-            make_app(door),
+            make_app(door, self._jobs, self._runner),
             http=protocol,
             ws="none",
             lifespan="off",
@@ -67,8 +72,17 @@ class HttpServer:
             await asyncio.sleep(0.01)
         return int(listener.getsockname()[1])
 
+    async def run_jobs(self) -> None:
+        """Work on jobs, for ever."""
+        await self._runner.run()
+
     async def stop(self, grace_seconds: float) -> None:
-        """Close, and give requests in flight `grace_seconds`."""
+        """Close, and give requests in flight `grace_seconds`; running jobs wait for a new door."""
+        await self._runner.stop()
+        await self._stop_listening(grace_seconds)
+        self._jobs.close()
+
+    async def _stop_listening(self, grace_seconds: float) -> None:
         if self._serving is None:
             return
         self._server.config.timeout_graceful_shutdown = int(grace_seconds)
