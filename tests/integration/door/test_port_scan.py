@@ -26,22 +26,15 @@ GRPC_PORT, HTTP_PORT = 18001, 18000
 STARTUP_SECONDS = 90.0
 
 SCAN = """
-import asyncio, json, socket, sys
+import json, socket, sys
 
-async def scan(address):
-    gate, found = asyncio.Semaphore(500), []
-    async def look(port):
-        async with gate:
-            try:
-                _, writer = await asyncio.wait_for(asyncio.open_connection(address, port), 5.0)
-            except (OSError, asyncio.TimeoutError):
-                return
+found = []
+for port in range(1, 65536):
+    with socket.socket() as probe:
+        probe.settimeout(5.0)
+        if probe.connect_ex((sys.argv[1], port)) == 0:
             found.append(port)
-            writer.close()
-    await asyncio.gather(*(look(port) for port in range(1, 65536)))
-    return sorted(found)
-
-print(json.dumps(asyncio.run(scan(sys.argv[1]))))
+print(json.dumps(found))
 """
 
 
