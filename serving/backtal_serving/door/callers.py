@@ -14,13 +14,13 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Field, StringConstraints, field_validator
+from pydantic import Field, StringConstraints, ValidationError, field_validator
 
 from backtal.errors import BacktalError, InvalidFile, PermissionDenied, Unauthenticated
-from backtal.settings import Settings, parse
+from backtal.settings import Settings
 
 KEYS_VARIABLE = "BACKTAL_KEYS"
 SCHEME = "bearer"
@@ -171,8 +171,18 @@ def _read(text: str, source: str) -> tuple[tuple[str, Caller], ...]:
     # An excerpt of the file would put what is in it into the log.
     except (ValueError, RecursionError, yaml.YAMLError):
         raise InvalidFile(f"{source} is neither YAML nor JSON") from None
-    file = parse(KeyFile, raw, source=source)
     return tuple(
         (entry.sha256, Caller.model_validate(entry.model_dump(exclude={"sha256"})))
-        for entry in file.keys
+        for entry in key_entries(raw, source)
     )
+
+
+def key_entries(raw: Any, source: str) -> tuple[KeyEntry, ...]:
+    """The entries of a file of keys. InvalidFile says where it is wrong, not what stands there."""
+    try:
+        return KeyFile.model_validate(raw).keys
+    except ValidationError as error:
+        problems = [
+            f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors()
+        ]
+        raise InvalidFile(f"{source}: {'; '.join(problems)}") from None

@@ -6,14 +6,16 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from backtal.async_client import AsyncClient
-from backtal.client import NO_RETRIES, Client, RetryPolicy
+from backtal.client import NO_RETRIES, Client, DetectionOptions, RetryPolicy
 from backtal.detection import DetectionAnswer
-from backtal.errors import InvalidArgument, PermissionDenied, Unavailable
+from backtal.errors import InvalidArgument, NotFound, PermissionDenied, Unavailable
+from backtal.http_client import HttpClient
 from tests.integration.door.conftest import Fronted, at_once, running
-from tests.integration.tiny_repository import BUNDLE
+from tests.integration.tiny_repository import BUNDLE, CLASSES
 from tests.integration.videos import moving_colours
 
 pytestmark = pytest.mark.slow
@@ -66,3 +68,28 @@ def test_retries_honour_the_hint(tiny_repository: Any, tmp_path: Path) -> None:
         assert impatient.count(6.0) == 6 - len(refused) >= 2
         assert all(error.retry_after_seconds for error in refused)
         assert ask(RetryPolicy(attempts=30)) == [6.0] * 6
+
+
+def test_a_file_is_streamed_by_http(fronted: Fronted, tmp_path: Path, video: bytes) -> None:
+    path = tmp_path / "my.mp4"
+    path.write_bytes(video)
+    options = DetectionOptions(max_segments=3, classes=CLASSES[:2])
+    with (
+        HttpClient(fronted.http, timeout_seconds=60.0) as by_http,
+        Client(fronted.grpc) as by_grpc,
+    ):
+        answer = by_http.detect(path, options=options, with_cas=True)
+        expected = by_grpc.detect(video=video, options=options, with_cas=True)
+        assert answer.segments == expected.segments != ()
+        np.testing.assert_array_equal(answer.cas, expected.cas)
+        assert answer.classes == expected.classes
+        path.write_bytes(b"no video")
+        with pytest.raises(InvalidArgument, match="^video"):
+            by_http.detect(path)
+        with pytest.raises(NotFound, match="nowhere"):
+            by_http.detect(tmp_path / "nowhere")
+    with (
+        HttpClient("http://127.0.0.1:9", retries=NO_RETRIES) as nobody,
+        pytest.raises(Unavailable, match="no server answers"),
+    ):
+        nobody.detect(path)
