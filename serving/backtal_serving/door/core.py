@@ -20,6 +20,7 @@ from backtal_serving.door.outcomes import Counted, Outcomes
 from backtal_serving.door.quotas import Quotas
 from backtal_serving.door.settings import DoorSettings
 from backtal_serving.door.spool import Spool, SpooledFile, pieces
+from backtal_serving.door.timeouts import timeout
 from backtal_serving.door.triton import Triton
 from backtal_serving.door.turns import Turns
 from backtal_serving.handover import ROOTS_PARAMETER, SPOOLED_PARAMETER, roots_parameter
@@ -166,7 +167,8 @@ class Door:
         )
         async with AsyncExitStack() as stack:
             try:
-                await asyncio.wait_for(stack.enter_async_context(turn), timeout_seconds)
+                async with timeout(timeout_seconds):
+                    await stack.enter_async_context(turn)
             except asyncio.TimeoutError:
                 raise DeadlineExceeded(
                     f"{timeout_seconds:g} s passed while the request waited for its turn"

@@ -24,6 +24,7 @@ from backtal.errors import (
 )
 from backtal_serving.door.core import Asked, Door, parse_message
 from backtal_serving.door.refusals import status_metadata, told
+from backtal_serving.door.timeouts import timeout
 from backtal_serving.door.triton import SERVICE
 
 ENTRY, STREAM_ENTRY, INFO_ENTRY = "grpc", "grpc_stream", "grpc_info"
@@ -97,7 +98,8 @@ class GrpcService:
     async def _read(self, messages: AsyncIterator[bytes]) -> bytes:
         seconds = self._door.settings.limits.body_idle_seconds
         try:
-            message = await asyncio.wait_for(anext(messages, None), seconds)
+            async with timeout(seconds):
+                message = await anext(messages, None)
         except asyncio.TimeoutError:
             raise DeadlineExceeded(f"the request did not arrive within {seconds:g} s") from None
         if message is None:
@@ -228,10 +230,8 @@ async def _or_abort(answer: Awaitable[Answer], context: Context) -> Answer:
 
 async def _write(context: Context, response: Any) -> None:
     try:
-        await asyncio.wait_for(
-            context.write(service_pb2.ModelStreamInferResponse(infer_response=response)),
-            WRITE_SECONDS,
-        )
+        async with timeout(WRITE_SECONDS):
+            await context.write(service_pb2.ModelStreamInferResponse(infer_response=response))
     except asyncio.TimeoutError:
         raise ResourceExhausted(f"no response was read for {WRITE_SECONDS:g} s") from None
 

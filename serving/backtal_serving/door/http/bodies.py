@@ -16,6 +16,7 @@ from starlette.requests import ClientDisconnect, Request
 
 from backtal.errors import Cancelled, DeadlineExceeded, InvalidArgument, LimitExceeded
 from backtal_serving.door.settings import DoorLimits
+from backtal_serving.door.timeouts import timeout
 
 JSON_TYPE = "application/json"
 MULTIPART_TYPE = "multipart/form-data"
@@ -46,7 +47,8 @@ async def chunks(request: Request, limits: DoorLimits) -> AsyncGenerator[bytes, 
     started, num_bytes = time.monotonic(), 0
     try:
         while True:
-            chunk = await asyncio.wait_for(anext(stream, None), limits.body_idle_seconds)
+            async with timeout(limits.body_idle_seconds):
+                chunk = await anext(stream, None)
             if chunk is None:
                 return
             num_bytes += len(chunk)
