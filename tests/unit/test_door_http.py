@@ -117,3 +117,13 @@ def test_any_message_is_a_request_or_the_callers_fault(message: bytes) -> None:
         check(parse_message(message), SPEC)
     except InvalidArgument:
         pass
+
+
+@pytest.mark.parametrize("kind", ["uint64_param", None])
+def test_a_parameter_that_triton_has_no_word_for(kind: str | None) -> None:
+    request = parse_message(b"")
+    parameter = request.parameters["nms"]
+    if kind is not None:
+        setattr(parameter, kind, 1)
+    with pytest.raises(InvalidArgument, match=f"nms is {kind or 'empty'}"):
+        check(request, SPEC)

@@ -22,6 +22,7 @@ ELEMENT_BYTES = {"FP32": 4}
 CONTENTS = {"FP32": "fp32_contents", "BYTES": "bytes_contents"}
 # Triton's own clients set these; all else (priority, timeout, shared memory) is not for strangers.
 OWN_PARAMETERS = frozenset({"triton_enable_empty_final_response"})
+PARAMETER_KINDS = ("bool_param", "int64_param", "double_param", "string_param")
 OUTPUT_PARAMETERS = frozenset({"binary_data"})
 
 
@@ -59,8 +60,14 @@ def check_parameters(parameters: Any) -> None:
         if name.startswith("triton_"):
             raise InvalidArgument(f"unknown parameter {name[:80]!r}")
     check_parameter_names(dict.fromkeys(name[:80] for name in names))
+    for name in parameters:
+        kind = parameters[name].WhichOneof("parameter_choice")
+        if kind not in PARAMETER_KINDS:
+            raise InvalidArgument(
+                f"{name} is {kind or 'empty'}, allowed are {', '.join(PARAMETER_KINDS)}"
+            )
     for name in names:
-        value = getattr(parameters[name], "string_param", "")
+        value = parameters[name].string_param
         if len(value) > MAX_TEXT_CHARACTERS:
             raise InvalidArgument(
                 f"{name} has {len(value)} characters, allowed are {MAX_TEXT_CHARACTERS}"

@@ -51,7 +51,8 @@ class JobSettings(Settings):
 
     at_once: int = Field(default=1, ge=1)
     kept_seconds: float = Field(default=24 * 3600.0, gt=0, description="after the job's end")
-    max_queued: int = Field(default=1000, ge=1)
+    max_queued: int = Field(default=1000, ge=1, description="jobs of one key")
+    max_bytes: int = Field(default=32 * GIBIBYTE, ge=1, description="of all jobs' videos")
 
 
 class SettingsFile(Settings):

@@ -221,3 +221,16 @@ def test_outcomes_are_counted(http: httpx.Client, video: bytes) -> None:
     http.post("/v1/detect", content=video)
     http.post("/v1/detect", content=b"no video")
     assert (count("OK"), count("INVALID_ARGUMENT")) == (before[0] + 1, before[1] + 1)
+
+
+def test_a_client_made_from_the_openapi_document(fronted: Fronted, video: bytes) -> None:
+    import schemathesis
+
+    path = fronted.root / "for a made client.mp4"
+    path.write_bytes(video)
+    schema = schemathesis.openapi.from_url(f"{fronted.http}/openapi.json")
+    case = schema["/v1/detect"]["POST"].Case(
+        body={"uri": path.as_uri()}, media_type="application/json", query={"max_segments": 2}
+    )
+    response = case.call_and_validate()
+    assert len(response.json()["segments"]) == 2

@@ -26,7 +26,11 @@ class HttpServer:
 
     def __init__(self, door: Door) -> None:
         settings = door.settings
-        self._jobs = JobStore(settings.jobs_folder, max_queued=settings.jobs.max_queued)
+        self._jobs = JobStore(
+            settings.jobs_folder,
+            max_queued=settings.jobs.max_queued,
+            max_bytes=settings.jobs.max_bytes,
+        )
         self._runner = make_runner(door, self._jobs)
         limits = door.settings.limits
         protocol = type(

@@ -16,11 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from backtal.errors import InvalidArgument, NotFound, Unavailable
+from backtal.errors import InvalidArgument, NotFound, ResourceExhausted, Unavailable
 
 State = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 ENDED: tuple[State, ...] = ("succeeded", "failed", "cancelled")
 DATABASE_NAME = "jobs.sqlite"
+RETRY_SECONDS = 30.0
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS jobs (
@@ -31,11 +32,13 @@ CREATE TABLE IF NOT EXISTS jobs (
     request TEXT NOT NULL,
     state TEXT NOT NULL,
     created REAL NOT NULL,
+    started REAL,
     ended REAL,
     result TEXT,
     UNIQUE (caller, idempotency_key)
 );
 CREATE INDEX IF NOT EXISTS jobs_by_state ON jobs (state, created);
+CREATE INDEX IF NOT EXISTS jobs_by_caller ON jobs (caller, started);
 """
 _COLUMNS = "id, caller, request, state, created, ended, result"
 
@@ -65,12 +68,18 @@ class JobStore:
     """The jobs of a folder. Calls take less than a millisecond, a commit's sync aside."""
 
     def __init__(
-        self, folder: Path, *, max_queued: int, now: Callable[[], float] = time.time
+        self,
+        folder: Path,
+        *,
+        max_queued: int,
+        max_bytes: int,
+        now: Callable[[], float] = time.time,
     ) -> None:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         folder.chmod(0o700)
         self._folder = folder
         self._max_queued = max_queued
+        self._max_bytes = max_bytes
         self._now = now
         self._database = sqlite3.connect(folder / DATABASE_NAME, isolation_level=None)
         self._database.execute("PRAGMA journal_mode = WAL")
@@ -94,17 +103,14 @@ class JobStore:
         """A new queued job, which takes `video` over; or the one of that key, and False.
 
         fingerprint: of all that was asked. Raises InvalidArgument for a key that stands for
-        another request, Unavailable where too many jobs wait.
+        another request, ResourceExhausted where too many jobs of the caller wait, Unavailable
+        where too many bytes of videos do.
         """
         if idempotency_key is not None:
             known = self._by_key(caller, idempotency_key, fingerprint)
             if known is not None:
                 return known, False
-        waiting = self._one("SELECT count(*) FROM jobs WHERE state IN ('queued', 'running')")[0]
-        if waiting >= self._max_queued:
-            raise Unavailable(
-                f"{waiting} jobs wait, allowed are {self._max_queued}", retry_after_seconds=30.0
-            )
+        self._check_room(caller, 0 if video is None else video.stat().st_size)
         identifier = secrets.token_hex(16)
         if video is not None:
             video.rename(self.video_of(identifier))
@@ -130,11 +136,14 @@ class JobStore:
         return _job(row)
 
     def start_next(self) -> Job | None:
-        """Take the oldest queued job and call it running."""
+        """Take a queued job and call it running: the first of who has waited longest for one."""
         row = self._one(
-            "UPDATE jobs SET state = 'running' WHERE id = (SELECT id FROM jobs "
-            "WHERE state = 'queued' ORDER BY created, rowid LIMIT 1) "
-            f"RETURNING {_COLUMNS}"
+            "UPDATE jobs SET state = 'running', started = ? WHERE id = ("
+            "SELECT id FROM jobs WHERE state = 'queued' ORDER BY "
+            "(SELECT max(started) FROM jobs AS own WHERE own.caller = jobs.caller), "
+            "created, rowid LIMIT 1) "
+            f"RETURNING {_COLUMNS}",
+            self._now(),
         )
         return None if row is None else _job(row)
 
@@ -166,6 +175,26 @@ class JobStore:
     def video_of(self, identifier: str) -> Path:
         """Where a job's video lies until its end; the pipeline reads it under this name."""
         return self._folder / identifier
+
+    def _check_room(self, caller: str, num_bytes: int) -> None:
+        waiting = self._one(
+            "SELECT count(*) FROM jobs WHERE caller = ? AND state IN ('queued', 'running')", caller
+        )[0]
+        if waiting >= self._max_queued:
+            raise ResourceExhausted(
+                f"{waiting} jobs of this key wait, allowed are {self._max_queued}",
+                retry_after_seconds=RETRY_SECONDS,
+            )
+        held = sum(
+            path.stat().st_size
+            for path in self._folder.iterdir()
+            if not path.name.startswith(DATABASE_NAME)
+        )
+        if held + num_bytes > self._max_bytes:
+            raise Unavailable(
+                f"jobs hold {held} bytes of videos, allowed are {self._max_bytes}",
+                retry_after_seconds=RETRY_SECONDS,
+            )
 
     def _by_key(self, caller: str, key: str, fingerprint: str) -> Job | None:
         row = self._one(
