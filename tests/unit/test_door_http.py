@@ -127,3 +127,12 @@ def test_a_parameter_that_triton_has_no_word_for(kind: str | None) -> None:
         setattr(parameter, kind, 1)
     with pytest.raises(InvalidArgument, match=f"nms is {kind or 'empty'}"):
         check(request, SPEC)
+
+
+def test_no_parameter_is_smuggled_past_the_checks() -> None:
+    """A map entry with a stray field: Python's protobuf calls all of it unknown, C++ reads it."""
+    entry = b"\x0a\x0dbacktal_roots" + b'\x12\x07\x1a\x05["/"]' + b"\x18\x01"
+    message = b"\x0a\x04tiny" + b"\x22" + bytes([len(entry)]) + entry
+    request = parse_message(message)
+    assert "backtal_roots" not in request.parameters
+    assert b"backtal_roots" not in request.SerializeToString()

@@ -192,11 +192,15 @@ def parse_message(message: bytes) -> Any:
     from google.protobuf.message import DecodeError
 
     try:
-        return service_pb2.ModelInferRequest.FromString(message)
+        request = service_pb2.ModelInferRequest.FromString(message)
     except (DecodeError, RecursionError):
         raise InvalidArgument(
             f"the message, {len(message)} bytes, is no ModelInferRequest"
         ) from None
+    # What this parser does not know, Triton's may: a parameter whose map entry holds a stray field
+    # is unknown here and a parameter there, a private one too.
+    request.DiscardUnknownFields()
+    return request
 
 
 def _take_large_video(request: Any) -> bytes | None:
