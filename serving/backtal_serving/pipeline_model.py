@@ -32,7 +32,7 @@ from backtal.manifest import MANIFEST_NAME, Manifest
 from backtal.pipeline import Answer, CasOutput, Pipeline, Progress
 from backtal.stages import Clips
 from backtal.video.sandbox import DecoderPool
-from backtal_serving import wire
+from backtal_serving import handover, wire
 from backtal_serving.drain import request_in_flight
 from backtal_serving.numpy_version import check_numpy
 from backtal_serving.request_log import logged_request
@@ -137,8 +137,15 @@ class TritonPythonModel:
         tensors = {tensor.name(): tensor.as_numpy() for tensor in request.inputs()}
         parameters = json.loads(request.parameters() or "{}")
         settings = self._settings
+        handed, parameters = handover.take(parameters, settings.spool_folder)
+        roots = settings.allowed_roots if handed.roots is None else handed.roots
         decoded = wire.decode(
-            tensors, parameters, self._manifest, settings.allowed_roots, settings.remote
+            tensors,
+            parameters,
+            self._manifest,
+            roots,
+            remote=settings.remote,
+            spooled=handed.spooled,
         )
         # Large videos: the pipeline has its own copy, spooled.
         del tensors

@@ -27,6 +27,7 @@ from backtal_serving.repository_view import write_view
 from backtal_serving.settings import ServingSettings
 
 LOOPBACK = "127.0.0.1"
+SOCKET_NAME, SOCKET_PORT = "triton.sock", 1
 SHARED_MEMORY = Path("/dev/shm")
 POLL_SECONDS = 0.02
 # Triton takes a model's process that is silent for a second for dead, and aborts: so it does on a
@@ -48,6 +49,7 @@ class ServerOptions:
 
     repository: a model repository as `backtal export` writes it.
     grpc_port, http_port: on loopback; None is a free port for gRPC, and no HTTP.
+    socket_folder: of mode 0700; gRPC listens on a socket in it, on no port, for the front door.
     log_file: Triton's and the models' log, appended to; None keeps it for errors at start only.
     model_config_name: takes ``<model>/configs/NAME.pbtxt`` where it exists.
     startup_timeout_seconds: how long the models may take to load.
@@ -60,6 +62,7 @@ class ServerOptions:
     settings: ServingSettings = field(default_factory=ServingSettings)
     grpc_port: int | None = None
     http_port: int | None = None
+    socket_folder: Path | None = None
     log_file: Path | None = None
     model_config_name: str | None = None
     startup_timeout_seconds: float = 120.0
@@ -97,8 +100,16 @@ class TritonServer:
 
     @property
     def grpc_address(self) -> str:
-        """HOST:PORT for `tritonclient.grpc`."""
+        """HOST:PORT, or unix:PATH, for `tritonclient.grpc`."""
+        if self.options.socket_folder is not None:
+            return f"unix:{self._socket}"
         return f"{LOOPBACK}:{self.grpc_port}"
+
+    @property
+    def _socket(self) -> Path:
+        # Triton has no option for a socket: of an address unix:PATH it listens on PATH:PORT.
+        assert self.options.socket_folder is not None
+        return self.options.socket_folder / f"{SOCKET_NAME}:{SOCKET_PORT}"
 
     @property
     def http_address(self) -> str | None:
@@ -229,6 +240,9 @@ class TritonServer:
         # A server that is started again keeps the port that its clients know.
         if not self._was_ready:
             self.grpc_port = self.options.grpc_port or free_port()
+        if self.options.socket_folder is not None:
+            # A Triton that was killed leaves it, and would seem to listen until the new one does.
+            self._socket.unlink(missing_ok=True)
         assert self._folder is not None
         limits = self.options.settings.limits.requests
         view = write_view(self.options.repository, self._folder / "repository", limits)
@@ -260,8 +274,7 @@ class TritonServer:
             # Our configurations are complete; completing them starts each model's stub twice.
             "--disable-auto-complete-config",
             "--allow-grpc=true",
-            f"--grpc-address={LOOPBACK}",
-            f"--grpc-port={self.grpc_port}",
+            *self._grpc_arguments(),
             # Else a large request's memory is kept for the next one.
             "--grpc-infer-allocation-pool-size=0",
             "--allow-metrics=false",
@@ -280,6 +293,12 @@ class TritonServer:
         if options.model_config_name is not None:
             arguments.append(f"--model-config-name={options.model_config_name}")
         return arguments
+
+    def _grpc_arguments(self) -> list[str]:
+        if self.options.socket_folder is None:
+            return [f"--grpc-address={LOOPBACK}", f"--grpc-port={self.grpc_port}"]
+        socket_path = self.options.socket_folder / SOCKET_NAME
+        return [f"--grpc-address=unix:{socket_path}", f"--grpc-port={SOCKET_PORT}"]
 
     def _wait_until_ready(self) -> None:
         deadline = time.monotonic() + self.options.startup_timeout_seconds
@@ -302,8 +321,13 @@ class TritonServer:
 
     def _is_ready(self) -> bool:
         # gRPC comes first, then HTTP.
-        ports = [port for port in (self.grpc_port, self.options.http_port) if port is not None]
-        return all(_accepts(port) for port in ports) and _is_ready(self.grpc_address)
+        by_socket = self.options.socket_folder is not None
+        ports = [None if by_socket else self.grpc_port, self.options.http_port]
+        if by_socket and not self._socket.exists():
+            return False
+        return all(_accepts(port) for port in ports if port is not None) and _is_ready(
+            self.grpc_address
+        )
 
     def _end(self, process: subprocess.Popen[bytes]) -> int:
         if process.poll() is None:

@@ -48,14 +48,17 @@ def decode(
     manifest: Manifest,
     allowed_roots: Sequence[Path],
     remote: RemoteAccess | None = None,
+    spooled: Path | None = None,
 ) -> Request:
     """The request that these input tensors and request parameters mean.
+
+    `spooled` is a `video` that came as a file of the front door's instead of a tensor.
 
     Ranges and class names are the pipeline's to check. Raises InvalidArgument by the tensor's or
     parameter's name, value and what is allowed; PermissionDenied and NotFound for a `uri`.
     """
     check_parameter_names(parameters)
-    source = _the_source(tensors)
+    source = _the_source([*tensors, "video"] if spooled else tensors)
     if source != "features":
         strays = [name for name in WITH_FEATURES if name in tensors]
         if strays:
@@ -69,6 +72,8 @@ def decode(
         "nms": _number(parameters, "nms"),
         "allow_partial": _flag(parameters, "allow_partial"),
     }
+    if spooled is not None:
+        return Request(path=spooled, **choice)
     if source == "video":
         return Request(video=_bytes(tensors, "video"), **choice)
     if source == "features":
@@ -129,8 +134,8 @@ def check_parameter_names(parameters: Parameters) -> None:
         raise InvalidArgument(f"unknown parameter {name!r}{nearest(name, PARAMETERS)}")
 
 
-def _the_source(tensors: Tensors) -> str:
-    given = [name for name in SOURCES if name in tensors]
+def _the_source(names: Collection[str]) -> str:
+    given = [name for name in SOURCES if name in names]
     if len(given) != 1:
         found = " and ".join(given) or "none of them"
         raise InvalidArgument(f"give one of {', '.join(SOURCES)}; the request has {found}")

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from backtal.client import Client
+from backtal.client import NO_RETRIES, Client
 from backtal.errors import BacktalError, DeadlineExceeded, InvalidArgument, Unavailable
 from backtal.manifest import Manifest
 from backtal_serving.server import ServerOptions, TritonServer
@@ -29,7 +29,7 @@ def limited(tiny_repository: tuple[Path, Manifest]) -> Iterator[Client]:
     }
     settings = ServingSettings.model_validate({"limits": limits})
     options = ServerOptions(repository=tiny_repository[0], settings=settings)
-    with TritonServer(options) as server, Client(server.grpc_address) as client:
+    with TritonServer(options) as server, Client(server.grpc_address, retries=NO_RETRIES) as client:
         yield client
 
 

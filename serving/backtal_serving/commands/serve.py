@@ -1,8 +1,9 @@
-"""Serve a model repository by Triton, for programs on this machine.
+"""Serve a model repository: a front door for gRPC and HTTP, and Triton behind it.
 
-Triton listens on 127.0.0.1 only. It is watched, and started again where it does not answer; what
-happens is told in lines of JSON on standard error. SIGTERM or Ctrl-C stops it: requests in flight
-are answered first. The exit code is Triton's, 0 after a clean stop; 1 where it cannot be kept up.
+Triton itself can be reached by no other machine and no other user. Both are watched, and started
+again where they do not answer; what happens is told in lines of JSON on standard error. SIGTERM or
+Ctrl-C stops both: requests in flight are answered first. The exit code is Triton's, 0 after a clean
+stop; 1 where it cannot be kept up.
 """
 
 from __future__ import annotations
@@ -11,16 +12,20 @@ import argparse
 import json
 import os
 import signal
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from backtal.errors import InvalidArgument
 
 if TYPE_CHECKING:
+    from backtal_serving.door.process import DoorProcess
+    from backtal_serving.door.settings import DoorSettings
     from backtal_serving.server import TritonServer
     from backtal_serving.settings import ServingSettings
 
 DEFAULT_GRPC_PORT = 8001
+DEFAULT_HTTP_PORT = 8000
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -33,17 +38,42 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="the model repository, as `backtal export` writes it",
     )
     parser.add_argument(
+        "--host",
+        default="127.0.0.1",
+        metavar="ADDRESS",
+        help="where to listen; beyond loopback it takes --keys (default: 127.0.0.1)",
+    )
+    parser.add_argument(
         "--grpc-port",
         type=int,
         default=DEFAULT_GRPC_PORT,
         metavar="PORT",
-        help=f"gRPC on 127.0.0.1; 0 takes a free one (default: {DEFAULT_GRPC_PORT})",
+        help=f"0 takes a free one (default: {DEFAULT_GRPC_PORT})",
     )
     parser.add_argument(
         "--http-port",
         type=int,
+        default=DEFAULT_HTTP_PORT,
         metavar="PORT",
-        help="Triton's own HTTP on 127.0.0.1 (default: off)",
+        help=f"0 takes a free one (default: {DEFAULT_HTTP_PORT})",
+    )
+    parser.add_argument(
+        "--keys",
+        type=Path,
+        metavar="FILE",
+        help="who may call, as `backtal keys` writes it; without it everybody of this machine",
+    )
+    parser.add_argument(
+        "--state",
+        type=Path,
+        metavar="DIR",
+        help="where uploads and jobs are kept; without it jobs end with the service",
+    )
+    parser.add_argument(
+        "--door-settings",
+        type=Path,
+        metavar="FILE",
+        help="YAML with the front door's limits, jobs and tls (docs/wire.md)",
     )
     parser.add_argument(
         "--allow-root",
@@ -68,7 +98,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--ready-file",
         type=Path,
         metavar="FILE",
-        help="written once requests are answered: JSON with grpc_address and pid; removed after",
+        help="written once requests are answered: JSON with grpc_address, http_address and pid; "
+        "removed after",
     )
     parser.add_argument(
         "--log-file", type=Path, metavar="FILE", help="the log of Triton and the models"
@@ -84,41 +115,41 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Serve until a signal; the exit code."""
+    from backtal_serving.door.service import behind_door, door_of, private_folder
     from backtal_serving.logs import log_event
     from backtal_serving.processes import adopt_orphans
-    from backtal_serving.server import ServerOptions, TritonServer
+    from backtal_serving.server import ServerOptions
     from backtal_serving.supervisor import Supervisor
 
-    server = TritonServer(
-        ServerOptions(
-            repository=arguments.repository,
-            settings=_settings(arguments),
-            grpc_port=arguments.grpc_port or None,
-            http_port=arguments.http_port,
-            log_file=arguments.log_file,
-            exit_timeout_seconds=arguments.exit_timeout,
-        )
-    )
-    supervisor = Supervisor(
-        server,
-        on_ready=lambda: _announce(server, arguments.ready_file),
-        on_down=lambda: _withdraw(arguments.ready_file),
+    options = ServerOptions(
+        repository=arguments.repository,
+        settings=_settings(arguments),
+        log_file=arguments.log_file,
+        exit_timeout_seconds=arguments.exit_timeout,
+        # Nobody but the door and this process reaches Triton's socket.
+        model_control=True,
     )
     signal.signal(signal.SIGTERM, _interrupt)
     adopt_orphans()
-    try:
-        supervisor.start()
-        return supervisor.watch()
-    except KeyboardInterrupt:
-        # A second signal must not leave the server half stopped.
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        log_event("stopping", exit_timeout_seconds=arguments.exit_timeout)
-        code = server.stop()
-        log_event("stopped", exit_code=code)
-        return code
-    finally:
-        _withdraw(arguments.ready_file)
+    with private_folder() as folder:
+        door_settings = _door_settings(arguments, folder)
+        server = behind_door(options, folder, door_settings.spool_folder)
+        supervisor = Supervisor(server)
+        try:
+            supervisor.start()
+            with door_of(server, door_settings, arguments.log_file) as door:
+                _announce(server, door, arguments.ready_file)
+                return supervisor.watch()
+        except KeyboardInterrupt:
+            # A second signal must not leave the server half stopped.
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            log_event("stopping", exit_timeout_seconds=arguments.exit_timeout)
+            code = server.stop()
+            log_event("stopped", exit_code=code)
+            return code
+        finally:
+            _withdraw(arguments.ready_file)
 
 
 def _settings(arguments: argparse.Namespace) -> ServingSettings:
@@ -143,16 +174,39 @@ def _settings(arguments: argparse.Namespace) -> ServingSettings:
     return parse(ServingSettings, raw, source="--allow-root")
 
 
+def _door_settings(arguments: argparse.Namespace, folder: Path) -> DoorSettings:
+    """The file's settings, with the command's options on top of them."""
+    from backtal.settings import parse, read_yaml
+    from backtal_serving.door.settings import DoorSettings, SettingsFile
+
+    given = SettingsFile()
+    if arguments.door_settings is not None:
+        given = read_yaml(SettingsFile, arguments.door_settings)
+    options = {
+        "host": arguments.host,
+        "grpc_port": arguments.grpc_port,
+        "http_port": arguments.http_port,
+        "keys_file": arguments.keys,
+        "folder": (arguments.state or folder / "state").absolute(),
+        # Known once the server has started.
+        "triton_address": "",
+    }
+    settings = parse(DoorSettings, {**given.model_dump(), **options}, source="backtal serve")
+    if arguments.keys is None:
+        print("no --keys: every program of this machine may call, no other one", file=sys.stderr)
+    return settings
+
+
 def _interrupt(*_: object) -> None:
     raise KeyboardInterrupt
 
 
-def _announce(server: TritonServer, ready_file: Path | None) -> None:
-    http = f", HTTP on {server.http_address}" if server.http_address else ""
-    print(f"ready: gRPC on {server.grpc_address}{http}, log in {server.log_file}", flush=True)
+def _announce(server: TritonServer, door: DoorProcess, ready_file: Path | None) -> None:
+    http = f", HTTP on {door.http_address}" if door.http_address else ""
+    print(f"ready: gRPC on {door.grpc_address}{http}, log in {server.log_file}", flush=True)
     if ready_file is None:
         return
-    record = {"grpc_address": server.grpc_address, "http_address": server.http_address}
+    record = {"grpc_address": door.grpc_address, "http_address": door.http_address}
     temporary = ready_file.with_name(f".{ready_file.name}.{os.getpid()}.tmp")
     temporary.write_text(json.dumps({**record, "pid": os.getpid()}) + "\n")
     temporary.replace(ready_file)

@@ -1,0 +1,174 @@
+"""The client for asyncio: `backtal.client.Client`, with `await`."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from types import TracebackType
+from typing import Any, TypeVar
+
+from backtal.client_wire import (
+    STREAM_SUFFIX,
+    DetectionOptions,
+    RetryPolicy,
+    Sources,
+    Update,
+    bundles_of,
+    choose_bundle,
+    headers_of,
+    read_answer,
+    request_of,
+    translate,
+    tritonclient,
+    update_of,
+)
+from backtal.detection import DetectionAnswer
+from backtal.errors import BacktalError, Internal
+from backtal.features import FeatureSequence
+
+Result = TypeVar("Result")
+
+
+class AsyncClient:
+    """A connection to one server, of one event loop; see `backtal.client.Client`."""
+
+    def __init__(
+        self,
+        address: str,
+        *,
+        key: str | None = None,
+        timeout_seconds: float | None = None,
+        retries: RetryPolicy | None = None,
+    ) -> None:
+        self._exception = tritonclient().InferenceServerException
+        from tritonclient.grpc.aio import InferenceServerClient
+
+        self.address = address
+        self._timeout_seconds = timeout_seconds
+        self._retries = retries or RetryPolicy()
+        self._headers = headers_of(key)
+        self._client = InferenceServerClient(address)
+
+    async def __aenter__(self) -> AsyncClient:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connection."""
+        await self._client.close()
+
+    async def bundles(self) -> tuple[str, ...]:
+        """The names of the bundles that the server has ready."""
+
+        async def ask(left_seconds: float | None) -> tuple[str, ...]:
+            index = await self._client.get_model_repository_index(
+                headers=self._headers, client_timeout=left_seconds
+            )
+            return bundles_of(index)
+
+        return await self._patiently(ask, None)
+
+    async def default_bundle(self) -> str:
+        """The only bundle, else `kinetics400`. Raises InvalidArgument where neither exists."""
+        return choose_bundle(await self.bundles())
+
+    async def detect(
+        self,
+        *,
+        video: bytes | None = None,
+        uri: str | None = None,
+        features: FeatureSequence | None = None,
+        bundle: str | None = None,
+        options: DetectionOptions | None = None,
+        with_cas: bool = False,
+        with_features: bool = False,
+        timeout_seconds: float | None = None,
+    ) -> DetectionAnswer:
+        """Find the actions of one video; see `Client.detect`."""
+        request = request_of(
+            Sources(video, uri, features), options, with_cas=with_cas, with_features=with_features
+        )
+        name = bundle or await self.default_bundle()
+
+        async def ask(left_seconds: float | None) -> DetectionAnswer:
+            result = await self._client.infer(
+                name, client_timeout=left_seconds, headers=self._headers, **request
+            )
+            return read_answer(result)
+
+        return await self._patiently(ask, timeout_seconds)
+
+    async def stream(
+        self,
+        *,
+        video: bytes | None = None,
+        uri: str | None = None,
+        features: FeatureSequence | None = None,
+        bundle: str | None = None,
+        options: DetectionOptions | None = None,
+        with_cas: bool = False,
+        with_features: bool = False,
+        timeout_seconds: float | None = None,
+    ) -> AsyncIterator[Update]:
+        """Each `Update` as it comes; see `Client.stream`."""
+        request = request_of(
+            Sources(video, uri, features),
+            options,
+            with_cas=with_cas,
+            with_features=with_features,
+            with_progress=True,
+        )
+        name = bundle or await self.default_bundle()
+
+        async def requests() -> AsyncIterator[dict[str, Any]]:
+            yield {"model_name": name + STREAM_SUFFIX, **request}
+
+        update = Update(0.0, 0.0)
+        limit = self._timeout_seconds if timeout_seconds is None else timeout_seconds
+        responses = self._client.stream_infer(
+            requests(), stream_timeout=limit, headers=self._headers
+        )
+        try:
+            async for result, error in responses:
+                if error is not None:
+                    raise translate(error, self.address) from None
+                update = update_of(result, update)
+                yield update
+        except self._exception as error:
+            raise translate(error, self.address) from None
+        if update.answer is None:
+            raise Internal("the stream ended without an answer")
+
+    async def _patiently(
+        self, ask: Callable[[float | None], Awaitable[Result]], timeout_seconds: float | None
+    ) -> Result:
+        limit = self._timeout_seconds if timeout_seconds is None else timeout_seconds
+        deadline = None if limit is None else time.monotonic() + limit
+        num_tried = 0
+        while True:
+            left_seconds = None if deadline is None else max(deadline - time.monotonic(), 0.001)
+            num_tried += 1
+            outcome = await self._try(ask, left_seconds)
+            if not isinstance(outcome, BacktalError):
+                return outcome
+            left_seconds = None if deadline is None else deadline - time.monotonic()
+            delay = self._retries.delay_seconds(outcome, num_tried, left_seconds)
+            if delay is None:
+                raise outcome
+            await asyncio.sleep(delay)
+
+    async def _try(
+        self, ask: Callable[[float | None], Awaitable[Result]], left_seconds: float | None
+    ) -> Result | BacktalError:
+        try:
+            return await ask(left_seconds)
+        except self._exception as error:
+            return translate(error, self.address)

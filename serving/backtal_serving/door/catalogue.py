@@ -1,0 +1,124 @@
+"""The public models: a bundle and its stream, and what their tensors are; no inner model."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+from tritonclient.grpc import model_config_pb2, service_pb2
+
+from backtal.client import STREAM_SUFFIX
+from backtal.errors import BacktalError, NotFound
+from backtal_serving.door.triton import Triton
+
+REFRESH_SECONDS = 1.0
+_TYPE_PREFIX = "TYPE_"
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """A tensor of a model: its datatype as KServe names it, and its shape, -1 for any length."""
+
+    datatype: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """A public model: the versions that are ready, its tensors by name, its configuration."""
+
+    name: str
+    versions: tuple[str, ...]
+    inputs: dict[str, TensorSpec]
+    outputs: dict[str, TensorSpec]
+    config: Any
+
+    @property
+    def bundle(self) -> str:
+        """The bundle whose model, or stream, this is."""
+        return self.name.removesuffix(STREAM_SUFFIX)
+
+
+class Catalogue:
+    """What Triton has to offer, asked for again and again."""
+
+    def __init__(self, triton: Triton) -> None:
+        self._triton = triton
+        self.models: dict[str, ModelSpec] = {}
+        self.is_ready = False
+
+    def model(self, name: str, version: str = "") -> ModelSpec:
+        """The public model of that name. Raises NotFound, for inner models too."""
+        spec = self.models.get(name)
+        if spec is None:
+            known = ", ".join(self.bundles()) or "none at the moment"
+            raise NotFound(f"no model {name[:80]!r}, there are {known}")
+        if version and version not in spec.versions:
+            raise NotFound(
+                f"model {name!r} has no version {version[:20]!r}, "
+                f"there are {', '.join(spec.versions)}"
+            )
+        return spec
+
+    def bundles(self) -> tuple[str, ...]:
+        """The names of the bundles."""
+        return tuple(sorted({spec.bundle for spec in self.models.values()}))
+
+    async def watch(self) -> None:
+        """Refresh for ever."""
+        while True:
+            await self.refresh()
+            await asyncio.sleep(REFRESH_SECONDS)
+
+    async def refresh(self) -> None:
+        """Ask Triton; where it does not answer, what it had is kept and is not ready."""
+        try:
+            versions = await self._ready_versions()
+            self.models = {name: await self._spec(name, versions[name]) for name in versions}
+        except BacktalError as error:
+            if self.is_ready:
+                _log.warning("Triton does not answer: %s", error.message)
+            self.is_ready = False
+            return
+        self.is_ready = bool(self.models)
+
+    async def _ready_versions(self) -> dict[str, tuple[str, ...]]:
+        """The public models that are ready, with their versions."""
+        index = await self._triton.call(
+            "RepositoryIndex",
+            service_pb2.RepositoryIndexRequest(ready=True),
+            service_pb2.RepositoryIndexResponse,
+        )
+        versions: dict[str, tuple[str, ...]] = {}
+        for model in index.models:
+            versions[model.name] = (*versions.get(model.name, ()), model.version)
+        bundles = [name for name in versions if name + STREAM_SUFFIX in versions]
+        return {
+            name: tuple(sorted(versions[name]))
+            for bundle in bundles
+            for name in (bundle, bundle + STREAM_SUFFIX)
+        }
+
+    async def _spec(self, name: str, versions: tuple[str, ...]) -> ModelSpec:
+        answer = await self._triton.call(
+            "ModelConfig",
+            service_pb2.ModelConfigRequest(name=name),
+            service_pb2.ModelConfigResponse,
+        )
+        config = answer.config
+        return ModelSpec(
+            name=name,
+            versions=versions,
+            inputs={tensor.name: _tensor(tensor) for tensor in config.input},
+            outputs={tensor.name: _tensor(tensor) for tensor in config.output},
+            config=config,
+        )
+
+
+def _tensor(tensor: Any) -> TensorSpec:
+    name = model_config_pb2.DataType.Name(tensor.data_type).removeprefix(_TYPE_PREFIX)
+    return TensorSpec("BYTES" if name == "STRING" else name, tuple(tensor.dims))

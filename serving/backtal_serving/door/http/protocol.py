@@ -1,0 +1,99 @@
+"""uvicorn's HTTP protocol with bounds on what a hostile client can make it keep or do."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, ClassVar
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+MAX_HEADER_BYTES = 32 * 1024
+MAX_HEADERS = 100
+# A chunk costs the same whether it has one byte or many.
+SMALL_PIECE_BYTES = 64
+MAX_SMALL_PIECES = 10_000
+
+
+class BoundedHttpProtocol(HttpToolsProtocol):
+    """Bounds a header's size and time, and the number of tiny chunks.
+
+    A connection that sends no whole header within `header_seconds` is closed: since it was
+    opened, or since the last answer's end.
+    """
+
+    header_seconds: ClassVar[float] = 10.0
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._header_timer: asyncio.TimerHandle | None = None
+        self._header_is_open = True
+        self._header_bytes = 0
+        self._small_pieces = 0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Wait for a header, not for ever."""
+        super().connection_made(transport)
+        self._start_timer()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the timer."""
+        self._stop_timer()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Feed the parser; what has not become a header by then counts."""
+        super().data_received(data)
+        if self.parser is None or self.transport.is_closing():
+            return
+        if self._header_is_open:
+            self._header_bytes += len(data)
+            if self._header_bytes > MAX_HEADER_BYTES:
+                self.send_400_response(f"A header has more than {MAX_HEADER_BYTES} bytes.")
+                return
+            self._start_timer()
+
+    def on_message_begin(self) -> None:
+        """A header begins."""
+        super().on_message_begin()
+        self._header_is_open = True
+        self._header_bytes = self._small_pieces = 0
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Count; raising here ends the connection with a 400."""
+        super().on_header(name, value)
+        size = sum(len(key) + len(text) for key, text in self.headers)
+        if size > MAX_HEADER_BYTES or len(self.headers) > MAX_HEADERS:
+            raise ValueError("too many headers")
+
+    def on_headers_complete(self) -> None:
+        """The header is there."""
+        self._header_is_open = False
+        self._stop_timer()
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """Count tiny pieces; raising here ends the connection with a 400."""
+        if len(body) < SMALL_PIECE_BYTES:
+            self._small_pieces += 1
+            if self._small_pieces > MAX_SMALL_PIECES:
+                raise ValueError("too many small chunks")
+        super().on_body(body)
+
+    def on_response_complete(self) -> None:
+        """The next header is waited for by uvicorn's keep-alive, and by us once it begins."""
+        super().on_response_complete()
+        self._header_is_open, self._header_bytes = True, 0
+
+    def _start_timer(self) -> None:
+        if self._header_timer is None:
+            self._header_timer = self.loop.call_later(self.header_seconds, self._give_up)
+
+    def _stop_timer(self) -> None:
+        if self._header_timer is not None:
+            self._header_timer.cancel()
+            self._header_timer = None
+
+    def _give_up(self) -> None:
+        self._header_timer = None
+        if not self.transport.is_closing():
+            self.transport.close()

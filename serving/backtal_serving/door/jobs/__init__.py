@@ -1,0 +1,1 @@
+"""Jobs: requests that outlive their connection, and the process that took them."""

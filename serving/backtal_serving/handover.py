@@ -1,0 +1,51 @@
+"""What the front door hands the pipeline with a request: parameters that no client can set.
+
+The door refuses these names from its callers, and Triton listens to nobody but the door. Where a
+server has no door, it has no spool folder either, and the names are unknown parameters.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from backtal.errors import Internal
+
+PRIVATE_PREFIX = "backtal_"
+SPOOLED_PARAMETER = "backtal_spooled"
+ROOTS_PARAMETER = "backtal_roots"
+_SPOOL_NAME = re.compile(r"[0-9a-f]{32}")
+
+
+@dataclass(frozen=True)
+class HandedOver:
+    """A `video` as a file of the spool, and the roots of the caller's key in place of the
+    server's; None where the door said nothing of it."""
+
+    spooled: Path | None = None
+    roots: tuple[Path, ...] | None = None
+
+
+def take(
+    parameters: Mapping[str, Any], spool_folder: Path | None
+) -> tuple[HandedOver, dict[str, Any]]:
+    """What was handed over, and the caller's own parameters. Raises Internal for another form."""
+    rest = dict(parameters)
+    if spool_folder is None:
+        return HandedOver(), rest
+    name, roots = rest.pop(SPOOLED_PARAMETER, None), rest.pop(ROOTS_PARAMETER, None)
+    if name is not None and not _SPOOL_NAME.fullmatch(str(name)):
+        raise Internal(f"{SPOOLED_PARAMETER} is {name!r}, no name of the spool")
+    return HandedOver(
+        spooled=None if name is None else spool_folder / str(name),
+        roots=None if roots is None else tuple(Path(root) for root in json.loads(roots)),
+    ), rest
+
+
+def roots_parameter(roots: Sequence[str]) -> str:
+    """The value of ROOTS_PARAMETER for these folders."""
+    return json.dumps(list(roots))
