@@ -29,6 +29,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._header_is_open = True
         self._header_bytes = 0
         self._small_pieces = 0
+        self._body_is_open = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Wait for a header, not for ever."""
@@ -55,7 +56,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """A header begins."""
         super().on_message_begin()
-        self._header_is_open = True
+        self._header_is_open = self._body_is_open = True
         self._header_bytes = self._small_pieces = 0
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -79,10 +80,19 @@ class BoundedHttpProtocol(HttpToolsProtocol):
                 raise ValueError("too many small chunks")
         super().on_body(body)
 
+    def on_message_complete(self) -> None:
+        """The request is whole."""
+        super().on_message_complete()
+        self._body_is_open = False
+
     def on_response_complete(self) -> None:
-        """The next header is waited for by uvicorn's keep-alive, and by us once it begins."""
+        """The next header is waited for by uvicorn's keep-alive, and by us once it begins.
+
+        A refusal is sent before its request is whole: what still comes is no header.
+        """
         super().on_response_complete()
-        self._header_is_open, self._header_bytes = True, 0
+        if not self._body_is_open:
+            self._header_is_open, self._header_bytes = True, 0
 
     def _start_timer(self) -> None:
         if self._header_timer is None:
