@@ -26,8 +26,8 @@ from torch import Tensor
 from torch.autograd import Function
 
 TAPS = 3
-# Of an unfolded input that exist at once: 64 MiB in float32.
-_PART_ELEMENTS = 2**24
+# Of an unfolded input that exist at once: 32 MiB in float32.
+_PART_ELEMENTS = 2**23
 
 
 @dataclass(frozen=True)
