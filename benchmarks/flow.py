@@ -1,11 +1,12 @@
 """Optical flow by method: seconds a field, distance to OpenCV's TV-L1, and what I3D makes of it.
 
-    python benchmarks/flow.py [--quick] [--json FILE] [--videos FOLDER]
+    python benchmarks/flow.py [--quick] [--fields 16] [--json FILE] [--videos FOLDER]
 
 On one clip of 17 frames of each of a few real videos, all methods in one run with the same
-threads. End-point error: the mean length of the difference to OpenCV's TV-L1, in pixels; beside
-it the mean length of that flow itself. Feature cosine: between the I3D flow features of the two,
-the lowest over the clips. **Its weights are seeded, no trained ones**, unless --weights names a
+threads. TV-L1 takes seconds a field: with fewer --fields, these repeat to fill I3D's clip.
+End-point error: the mean length of the difference to OpenCV's TV-L1, in pixels; beside it the
+mean length of that flow itself. Feature cosine: between the I3D flow features of the two, the
+lowest over the clips. **Its weights are seeded, no trained ones**, unless --weights names a
 flow_imagenet.pt: the figure then tests the chain and says little about a trained network.
 """
 
@@ -32,7 +33,7 @@ from backtal.manifest import ClipPlan
 from backtal.runtime import PROVIDERS, num_cores, session_options
 from backtal.video import VideoLimits, open_video
 from backtal_export.backbones.i3d_layers import Weights, weight_shapes
-from backtal_export.backbones.i3d_onnx import i3d_flow_onnx
+from backtal_export.backbones.i3d_onnx import FRAMES_PER_CLIP, i3d_flow_onnx
 from backtal_export.backbones.weights import i3d_weights_of
 from backtal_export.flow.tvl1 import Tvl1
 from backtal_export.flow.tvl1_onnx import tvl1_onnx
@@ -57,18 +58,19 @@ class Figures:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="one video")
+    parser.add_argument("--fields", type=int, choices=range(1, 17), default=16, metavar="1-16")
     parser.add_argument("--json", type=Path, metavar="FILE")
     parser.add_argument("--videos", type=Path, default=ROOT.parent / "shared/media/clips")
     parser.add_argument("--weights", type=Path, help="flow_imagenet.pt")
     arguments = parser.parse_args()
     torch.set_num_threads(num_cores())
     names = VIDEOS[:1] if arguments.quick else VIDEOS
-    clips = [third_clip(arguments.videos / name) for name in names]
+    clips = [third_clip(arguments.videos / name)[: arguments.fields + 1] for name in names]
     weights = (
         seeded_flow_weights() if arguments.weights is None else i3d_weights_of(arguments.weights, 2)
     )
     figures, sizes = measure(clips, weights)
-    show(figures, sizes, seeded=arguments.weights is None)
+    show(figures, sizes, arguments.fields, seeded=arguments.weights is None)
     if arguments.json is not None:
         arguments.json.write_text(json.dumps(flat(figures, sizes), indent=2) + "\n")
     return 0
@@ -124,7 +126,8 @@ def measure(
             started = time.perf_counter()
             flow = method(frames)
             seconds = (time.perf_counter() - started) / len(flow)
-            (features,) = i3d.run(["features"], {"clips": flow[None]})
+            clip = np.resize(flow, (1, FRAMES_PER_CLIP, *flow.shape[1:]))
+            (features,) = i3d.run(["features"], {"clips": clip})
             if reference is None or wanted is None:
                 reference, wanted = flow, features[0]
                 sizes.append(float(np.linalg.norm(flow, axis=-1).mean()))
@@ -151,8 +154,9 @@ def seeded_flow_weights() -> Weights:
     return weights
 
 
-def show(figures: dict[str, Figures], sizes: list[float], *, seeded: bool) -> None:
-    print(f"{num_cores()} cores, load {os.getloadavg()[0]:.1f}; {len(sizes)} clips of 16 fields")
+def show(figures: dict[str, Figures], sizes: list[float], num_fields: int, *, seeded: bool) -> None:
+    load = os.getloadavg()[0]
+    print(f"{num_cores()} cores, load {load:.1f}; {len(sizes)} clips of {num_fields} fields")
     print(f"mean flow of each clip, pixels: {', '.join(f'{size:.2f}' for size in sizes)}")
     print(f"I3D flow weights: {'seeded, not trained' if seeded else 'as given'}")
     print("| method | seconds a field | end-point error, pixels | feature cosine, lowest |")

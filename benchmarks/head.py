@@ -25,16 +25,15 @@ from pathlib import Path
 import numpy as np
 import torch
 from machine import matrix_rate, options, shortest, show, write
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import Tensor
+from training_step import LiteralNetwork
 
 from backtal.networks import num_cores, open_network
 from backtal.precision import processor_has_bfloat16
 from backtal_export.affinity_forms import FASTEST_FORM, FORMS, Form
 from backtal_export.cas_network import cas_onnx
 from backtal_export.runtimes import Runtime, choose_runtime
-from backtal_training.affinity import affinity
-from backtal_training.network import LEAKY_SLOPE, BackTALNetwork, NetworkSettings
+from backtal_training.network import BackTALNetwork, NetworkSettings
 
 CLASSES = 20
 LITERAL = "PyTorch eager, literal, both branches"
@@ -53,26 +52,6 @@ def operations(settings: NetworkSettings, positions: int) -> float:
         + hidden * (settings.num_classes + 1)
     )
     return 2.0 * per_position * positions
-
-
-def literal(network: BackTALNetwork, features: Tensor) -> Tensor:
-    """Both branches as the paper's code has them; the suppressed branch's CAS [B, C + 1, T]."""
-    affinities = affinity(network.embedding_module(features, None))
-    filtered = network.filter_module(features) * features
-    branches = []
-    for value in (features, filtered):
-        for layer in (network.base_module.conv_1, network.base_module.conv_2):
-            value = functional.leaky_relu(_unfold_form(layer, value, affinities), LEAKY_SLOPE)
-        branches.append(network.classifier_module(value))
-    return branches[1]
-
-
-def _unfold_form(layer: nn.Module, value: Tensor, affinities: Tensor) -> Tensor:
-    """Unfold, a tiled affinity of the unfolded input's size, a product; the paper's layout."""
-    batch, channels, length = value.shape
-    unfolded = functional.unfold(value[:, :, None], (1, 3), padding=(0, 1))
-    tiled = affinities.repeat(1, channels, 1)
-    return (layer.weight.flatten(1) @ (unfolded * tiled)).view(batch, -1, length)
 
 
 def main() -> int:
@@ -129,8 +108,10 @@ def main() -> int:
 
 
 def _variants(network: BackTALNetwork, features: Tensor, folder: Path) -> dict[str, Callable]:
+    literal = LiteralNetwork(network.settings).eval()
+    literal.load_state_dict(network.state_dict())
     work: dict[str, Callable] = {
-        LITERAL: lambda: literal(network, features),
+        LITERAL: lambda: literal(features).suppressed.cas,
         "PyTorch eager, three products": lambda: network.infer(features)[0],
     }
     runtimes = [Runtime("float32", "onnxruntime"), Runtime("float32", "openvino")]

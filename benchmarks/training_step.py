@@ -243,6 +243,7 @@ def main(words: Sequence[str] | None = None) -> int:
     for name, case in cases.items():
         rates.append(matrix_rate(torch.float32, (2048, 4096)))
         results[name] = in_own_process(case)
+        print(f"{name}: {results[name].seconds:.2f} s", file=sys.stderr, flush=True)
     rate = max(rates)
     flops = needed_flops(batch)
     print(f"{chosen.threads} threads, matrix rate {rate / 1e9:.0f} GFLOP/s (float32)")

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from backtal.errors import InvalidArgument
+from backtal_training import affinity_products
 from backtal_training.affinity import AffinityConvolution, Layout, affinity, pieces
 from backtal_training.affinity_products import unfiltered_and_filtered, weighted
 from backtal_training.dropout import Dropout
@@ -45,9 +46,10 @@ def naive_convolution(sequence: Tensor, weights: Tensor, kernel: Tensor, layout:
     channels=st.integers(1, 8),
     length=st.integers(1, 9),
     seed=st.integers(0, 2**16),
+    part_elements=st.sampled_from((1, 2**23)),
 )
 def test_the_fast_convolution_is_the_naive_one(
-    layout: Layout, channels: int, length: int, seed: int
+    layout: Layout, channels: int, length: int, seed: int, part_elements: int
 ) -> None:
     random = torch.Generator().manual_seed(seed)
     convolution = AffinityConvolution(channels, 2, layout).double()
@@ -57,7 +59,9 @@ def test_the_fast_convolution_is_the_naive_one(
     weights = torch.randn(2, 3, length, generator=random, dtype=torch.double)
     foreground = torch.rand(2, length, generator=random, dtype=torch.double)
     rows = sequence.transpose(1, 2)
-    fast = convolution(rows, weights).transpose(1, 2)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(affinity_products, "_PART_ELEMENTS", part_elements)
+        fast = convolution(rows, weights).transpose(1, 2)
     both = convolution.both(rows, weights, foreground).transpose(1, 2)
     for video in range(2):
         slow = naive_convolution(sequence[video], weights[video], kernel, layout)
@@ -68,8 +72,12 @@ def test_the_fast_convolution_is_the_naive_one(
         torch.testing.assert_close(both[2 + video], slow)
 
 
+@pytest.mark.parametrize("part_elements", [1, 2**23])
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_gradients_are_those_of_finite_differences(layout: Layout) -> None:
+def test_gradients_are_those_of_finite_differences(
+    layout: Layout, part_elements: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(affinity_products, "_PART_ELEMENTS", part_elements)
     random = torch.Generator().manual_seed(4)
     convolution = AffinityConvolution(5, 3, layout).double()
     rows = torch.randn(2, 4, 5, generator=random, dtype=torch.double, requires_grad=True)

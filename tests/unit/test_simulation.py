@@ -121,4 +121,5 @@ def test_differences_are_of_runs_with_the_same_seed() -> None:
     (row,) = [line for line in text.splitlines() if ARMS["method"].title in line]
     assert row.split(" | ")[1:4] == ["1", "0.600", "0.200"]
     assert "took 1 minutes" in text
+    assert "1 to 2 seeds a row, and no row was tuned" in text
     assert json.dumps(vars(measured["corpus", "method", 1]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -33,6 +34,9 @@ def write_document(measured: Mapping[Key, Measured], *, part: str, tious: Sequen
     lines = [
         "# Ablation",
         "",
+        f"{_num_seeds(measured)} a row, and no row was tuned: each is its corpus's one recipe with "
+        "its own change, and that recipe may suit one row better than another.",
+        "",
         f"Measured on the {part} videos; mAP averaged over tIoU {tious[0]} to {tious[-1]}, mean "
         f"and 95 % interval (Student's t) over seeds. All runs together took {minutes:.0f} minutes "
         "of one core (`make ablation`, or the command of `backtal_training.ablation`). Differences "
@@ -41,6 +45,14 @@ def write_document(measured: Mapping[Key, Measured], *, part: str, tious: Sequen
     for corpus in dict.fromkeys(key[0] for key in measured):
         lines += ["", f"## {corpus}", "", *_table(corpus, measured, tious)]
     return "\n".join(lines) + "\n"
+
+
+def _num_seeds(measured: Mapping[Key, Measured]) -> str:
+    """How many seeds the networks of a row were trained with."""
+    counts = Counter((corpus, arm) for corpus, arm, _ in measured if arm in ARMS).values()
+    least, most = min(counts, default=0), max(counts, default=0)
+    numbers = f"{most}" if least == most else f"{least} to {most}"
+    return f"{numbers} seed{'' if most == 1 else 's'}"
 
 
 def _table(corpus: str, measured: Mapping[Key, Measured], tious: Sequence[float]) -> list[str]:

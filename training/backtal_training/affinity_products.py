@@ -4,8 +4,9 @@
 torch would keep, for the backward pass, what is cheap to compute again or is never needed:
 
 - A convolution whose input needs a gradient weights its unfolded input, and does so again in the
-  backward pass: nothing of three times the input's size is kept. One product each for the output,
-  for the weights' gradient and for the input's, from which the affinities' follows.
+  backward pass, a few videos at a time: nothing of three times the input's size is kept, or ever
+  whole. One product each for the output, for the weights' gradient and for the input's, from which
+  the affinities' follows.
 - The first layer's two branches see ``x`` and ``w * x``. A position's factor passes through the
   product, so ``W_piece @ x`` is computed once and weighted twice; and since ``x`` is data, the
   gradients of ``w`` and of the affinity are sums over channels: two products, where two branches
@@ -16,6 +17,7 @@ Under autocast the products and what is kept are in its type.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +26,8 @@ from torch import Tensor
 from torch.autograd import Function
 
 TAPS = 3
+# Of an unfolded input that exist at once: 32 MiB in float32.
+_PART_ELEMENTS = 2**23
 
 
 @dataclass(frozen=True)
@@ -87,31 +91,34 @@ class _Weighted(Function):
         ctx.pieces = pieces
         rows, affinity, matrix = rows.to(kind), affinity.to(kind), _matrix(weight).to(kind)
         ctx.save_for_backward(rows, affinity, matrix)
-        return _unfolded(rows, affinity, pieces) @ matrix.T
+        answer = rows.new_empty(*rows.shape[:2], len(matrix))
+        for videos, unfolded in _parts(rows):
+            _unfold(rows[videos], affinity[videos], pieces, out=unfolded)
+            torch.mm(unfolded.flatten(0, 1), matrix.T, out=answer[videos].flatten(0, 1))
+        return answer
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         rows, affinity, matrix = ctx.saved_tensors
         gradient = gradients[0].to(rows.dtype).contiguous()
-        unfolded = _unfolded(rows, affinity, ctx.pieces)
-        of_weight = gradient.flatten(0, 1).T @ unfolded.flatten(0, 1)
-        del unfolded
-        of_unfolded = gradient @ matrix
         of_rows = torch.zeros_like(rows)
         of_affinity = torch.zeros_like(affinity, dtype=ctx.types[1])
-        for piece in ctx.pieces:
-            targets, sources = piece.spans(rows.shape[1])
-            part = of_unfolded[:, targets, piece.columns(rows.shape[2])]
-            factor = affinity[:, piece.block, targets, None]
-            of_rows[:, sources, piece.channels].addcmul_(part, factor)
-            around = rows[:, sources, piece.channels]
-            of_affinity[:, piece.block, targets] += _inner(part, around, ctx.types[1])
-        return (
-            of_rows.to(ctx.types[0]),
-            of_affinity,
-            _as_weight(of_weight, rows.shape[2]).to(ctx.types[2]),
-            None,
-        )
+        of_matrix = torch.zeros_like(matrix, dtype=ctx.types[2])
+        for videos, unfolded in _parts(rows):
+            _unfold(rows[videos], affinity[videos], ctx.pieces, out=unfolded)
+            arriving = gradient[videos].flatten(0, 1)
+            _add_product(of_matrix, arriving.T, unfolded.flatten(0, 1))
+            # What was unfolded is done with: its memory takes its gradient.
+            torch.mm(arriving, matrix, out=unfolded.flatten(0, 1))
+            for piece in ctx.pieces:
+                targets, sources = piece.spans(rows.shape[1])
+                part = unfolded[:, targets, piece.columns(rows.shape[2])]
+                factor = affinity[videos, piece.block, targets, None]
+                of_rows[videos, sources, piece.channels].addcmul_(part, factor)
+                around = rows[videos, sources, piece.channels]
+                of_affinity[videos, piece.block, targets] += _inner(part, around, ctx.types[1])
+        of_weight = _as_weight(of_matrix, rows.shape[2])
+        return of_rows.to(ctx.types[0]), of_affinity, of_weight, None
 
 
 class _UnfilteredAndFiltered(Function):
@@ -130,17 +137,18 @@ class _UnfilteredAndFiltered(Function):
         rows, affinity, matrix = rows.to(kind), affinity.to(kind), _matrix(weight).to(kind)
         foreground = foreground.to(kind)[..., None]
         batch, length, num_channels = rows.shape
-        answer = rows.new_zeros(2, batch, length, len(matrix))
+        answer = rows.new_zeros(2 * batch, length, len(matrix))
+        unfiltered, filtered = answer[:batch], answer[batch:]
         products = []
         for piece in pieces:
             product = rows[..., piece.channels] @ matrix[:, piece.columns(num_channels)].T
             targets, sources = piece.spans(length)
             factor = affinity[:, piece.block, targets, None]
-            answer[0, :, targets].addcmul_(product[:, sources], factor)
-            answer[1, :, targets].addcmul_(product[:, sources], factor * foreground[:, sources])
+            unfiltered[:, targets].addcmul_(product[:, sources], factor)
+            filtered[:, targets].addcmul_(product[:, sources], factor * foreground[:, sources])
             products.append(product)
         ctx.save_for_backward(rows, affinity, foreground, *products)
-        return answer.flatten(0, 1)
+        return answer
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
@@ -190,21 +198,37 @@ def _as_weight(matrix: Tensor, num_channels: int) -> Tensor:
     return matrix.view(len(matrix), TAPS, num_channels).transpose(1, 2)
 
 
-def _unfolded(rows: Tensor, affinity: Tensor, pieces: tuple[Piece, ...]) -> Tensor:
-    """[B, T, 3 * D]: each position's neighbours, weighted."""
+def _parts(rows: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    """A few videos of the batch at a time, and the same memory [videos, T, 3 * D] for each."""
     batch, length, num_channels = rows.shape
-    unfolded = rows.new_empty(batch, length, TAPS * num_channels)
+    num_videos = min(batch, max(1, _PART_ELEMENTS // (length * TAPS * num_channels)))
+    unfolded = rows.new_empty(num_videos, length, TAPS * num_channels)
+    for first in range(0, batch, num_videos):
+        last = min(batch, first + num_videos)
+        yield slice(first, last), unfolded[: last - first]
+
+
+def _unfold(rows: Tensor, affinity: Tensor, pieces: tuple[Piece, ...], *, out: Tensor) -> None:
+    """[B, T, 3 * D]: each position's neighbours, weighted."""
+    length, num_channels = rows.shape[1:]
     # Beyond the ends: the left neighbour of the first position, the right one of the last.
-    unfolded[:, 0, :num_channels] = 0
-    unfolded[:, -1, -num_channels:] = 0
+    out[:, 0, :num_channels] = 0
+    out[:, -1, -num_channels:] = 0
     for piece in pieces:
         targets, sources = piece.spans(length)
         torch.mul(
             rows[:, sources, piece.channels],
             affinity[:, piece.block, targets, None],
-            out=unfolded[:, targets, piece.columns(num_channels)],
+            out=out[:, targets, piece.columns(num_channels)],
         )
-    return unfolded
+
+
+def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
+    """total += left @ right; under autocast the total stays in the weights' type."""
+    if total.dtype == left.dtype:
+        total.addmm_(left, right)
+    else:
+        total += left @ right
 
 
 def _inner(left: Tensor, right: Tensor, dtype: torch.dtype) -> Tensor:

@@ -73,7 +73,7 @@ class _Filter(nn.Module):
 
     def forward(self, rows: Tensor) -> Tensor:
         """[B, T, D] -> [B, T, 1]."""
-        hidden = functional.leaky_relu(_convolved(rows, self.conv_1[0]), LEAKY_SLOPE)
+        hidden = _activated(_convolved(rows, self.conv_1[0]))
         return torch.sigmoid(_convolved(hidden, self.conv_2[0]))
 
 
@@ -88,7 +88,7 @@ class _Embedding(nn.Module):
 
     def forward(self, rows: Tensor, mask: Tensor | None) -> Tensor:
         """[B, T, D] -> [B, T, E]."""
-        hidden = functional.leaky_relu(_convolved(rows, self.conv_1), LEAKY_SLOPE)
+        hidden = _activated(_convolved(rows, self.conv_1))
         embedding = _convolved(_masked(hidden, mask), self.conv_2)
         return _masked(functional.normalize(embedding, dim=2), mask)
 
@@ -121,8 +121,8 @@ class _Base(nn.Module):
         self, first: Tensor, affinities: Tensor, mask: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         # The released layout writes beyond the end: its middle block ignores the affinity.
-        first = _masked(functional.leaky_relu(first, LEAKY_SLOPE), mask)
-        second = functional.leaky_relu(self.conv_2(first, affinities), LEAKY_SLOPE)
+        first = _masked(_activated(first), mask)
+        second = _activated(self.conv_2(first, affinities))
         return first, _masked(second, mask)
 
 
@@ -208,6 +208,11 @@ def _mask(lengths: Tensor, positions: int) -> Tensor:
 def _masked(rows: Tensor, mask: Tensor | None) -> Tensor:
     """Zero at padding. Not a product: padding may hold anything, even NaN."""
     return rows if mask is None else rows.masked_fill(~mask[..., None], 0.0)
+
+
+def _activated(rows: Tensor) -> Tensor:
+    """Leaky ReLU in place: its gradient needs the answer's signs alone, and no layer its input."""
+    return functional.leaky_relu_(rows, LEAKY_SLOPE)
 
 
 def _convolved(rows: Tensor, convolution: nn.Module) -> Tensor:
