@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import importlib.util
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +18,7 @@ from backtal.manifest import Manifest
 from tests.integration.videos import moving_colours
 from tests.requirements import require
 
+PATIENCE_SECONDS = 60.0
 ALL_OUTPUTS = (
     "segments",
     "scores",
@@ -115,3 +118,28 @@ def outputs(*names: str) -> list[Any]:
     from tritonclient.grpc import InferRequestedOutput
 
     return [InferRequestedOutput(name) for name in names]
+
+
+def wait_until_in_flight(process_id: int) -> None:
+    """Wait until a bundle of the Triton `process_id` works on a request."""
+    (view,) = [
+        Path(word.removeprefix("--model-repository="))
+        for word in Path(f"/proc/{process_id}/cmdline").read_text().split("\0")
+        if word.startswith("--model-repository=")
+    ]
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not _is_held(view.parent / "requests.lock"):
+        assert time.monotonic() < deadline, "no request came to be worked on"
+        time.sleep(0.01)
+
+
+def _is_held(lock: Path) -> bool:
+    """Whether a model has the lock that it holds while it works."""
+    if not lock.exists():
+        return False
+    with lock.open("ab") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False

@@ -21,7 +21,7 @@ from backtal.errors import NotFound, Unavailable
 from backtal.manifest import Manifest
 from backtal_serving.server import SHARED_MEMORY, ServerOptions, TritonServer, free_port
 from backtal_serving.settings import ServingSettings
-from tests.integration.conftest import tensor
+from tests.integration.conftest import PATIENCE_SECONDS, tensor, wait_until_in_flight
 from tests.integration.tiny_repository import BUNDLE
 from tests.integration.videos import moving_colours
 from tests.requirements import require
@@ -65,7 +65,8 @@ def test_requests_in_flight_are_answered_before_the_end(
     options = ServerOptions(repository=tiny_repository[0], exit_timeout_seconds=60)
     with TritonServer(options) as server, InferenceServerClient(server.grpc_address) as client:
         client.async_infer(BUNDLE, [tensor("video", video)], callback=finish)
-        time.sleep(0.5)
+        assert server.process_id is not None
+        wait_until_in_flight(server.process_id)
         assert not ended.is_set()
         assert server.stop() == 0
         assert ended.wait(5.0)
@@ -88,8 +89,8 @@ def test_a_request_that_triton_itself_cuts_short_is_told_so(
     options = ServerOptions(repository=tiny_repository[0])
     with TritonServer(options) as server, InferenceServerClient(server.grpc_address) as client:
         client.async_infer(BUNDLE, inputs, callback=finish)
-        time.sleep(0.5)
         assert server.process_id is not None
+        wait_until_in_flight(server.process_id)
         os.kill(server.process_id, signal.SIGTERM)
         assert server.wait(30.0) == 0
         assert ended.wait(5.0)
@@ -203,13 +204,15 @@ def test_the_command_works_as_the_first_process_of_a_container(
         (first,) = map(
             int, Path(f"/proc/{outer.pid}/task/{outer.pid}/children").read_text().split()
         )
+        children = Path(f"/proc/{first}/task/{first}/children")
+        own = children.read_text()
         # What is left behind becomes a child of the first process, which is to bury it.
         orphan = "/bin/sleep 0 & /bin/sleep 0.1 & exit"
         subprocess.run(["nsenter", "-t", str(first), "-p", "sh", "-c", orphan], check=True)
-        time.sleep(1.0)
-        children = Path(f"/proc/{first}/task/{first}/children").read_text().split()
-        states = [Path(f"/proc/{child}/stat").read_text().split()[2] for child in children]
-        assert "Z" not in states
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while children.read_text() != own:
+            assert time.monotonic() < deadline, "an orphan was not buried"
+            time.sleep(0.05)
         os.kill(first, signal.SIGTERM)
         assert outer.wait(40.0) == 0
     finally:

@@ -12,13 +12,19 @@ import numpy as np
 import pytest
 
 from backtal.errors import from_wire
-from tests.integration.conftest import ALL_OUTPUTS, Served, outputs, tensor
+from tests.integration.conftest import (
+    ALL_OUTPUTS,
+    PATIENCE_SECONDS,
+    Served,
+    outputs,
+    tensor,
+    wait_until_in_flight,
+)
 from tests.integration.tiny_repository import BUNDLE, FEATURE_DIM
 from tests.integration.videos import moving_colours
 
 pytestmark = pytest.mark.slow
 
-PATIENCE_SECONDS = 60.0
 GIVEN_UP = "given up by its caller"
 
 
@@ -140,7 +146,7 @@ def test_a_cancelled_request_stops_the_work(served: Served, client: Any, long_vi
         ended.set()
 
     call = client.async_infer(BUNDLE, [tensor("video", long_video)], callback=finish)
-    time.sleep(0.5)
+    wait_until_in_flight(served.process_id)
     assert not ended.is_set()
     call.cancel()
     assert ended.wait(PATIENCE_SECONDS)
