@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from backtal.errors import BacktalError, Internal, InvalidArgument, to_wire
 from backtal.networks import OpenNetwork
+from backtal_serving.model_process import end_process
 from backtal_serving.numpy_version import check_numpy
 
 Inputs = dict[str, NDArray[Any]]
@@ -61,8 +62,8 @@ class NetworkModel(ABC):
         return [self._respond(*pair) for pair in zip(requests, arrays, strict=True)]
 
     def finalize(self) -> None:
-        """Let the session go before the interpreter does."""
-        del self._network
+        """End this process."""
+        end_process()
 
     def _respond(self, request: Any, arrays: Inputs) -> Any:
         names = self._wanted(request)

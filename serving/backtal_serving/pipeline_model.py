@@ -34,6 +34,7 @@ from backtal.stages import Clips
 from backtal.video.sandbox import DecoderPool
 from backtal_serving import handover, wire
 from backtal_serving.drain import request_in_flight
+from backtal_serving.model_process import end_process
 from backtal_serving.numpy_version import check_numpy
 from backtal_serving.request_log import logged_request
 from backtal_serving.settings import ServingSettings
@@ -91,8 +92,9 @@ class TritonPythonModel:
         self._decoupled = pb_utils.using_decoupled_model_transaction_policy(config)
 
     def finalize(self) -> None:
-        """End the decoders."""
+        """End the decoders, and this process."""
         self._pool.close()
+        end_process()
 
     def execute(self, requests: list[Any]) -> list[Any] | None:
         """Answer each request: as the return value, or through its sender where decoupled."""

@@ -98,6 +98,27 @@ def test_a_request_that_triton_itself_cuts_short_is_told_so(
     assert answered[0].status() == "StatusCode.UNAVAILABLE"
 
 
+@pytest.mark.long
+def test_a_stop_on_a_starved_machine_is_clean_too(tiny_repository: TinyRepository) -> None:
+    """Its processes share one core with four that go first: they get a hundredth of it."""
+    options = ServerOptions(repository=tiny_repository[0], exit_timeout_seconds=20)
+    core = min(os.sched_getaffinity(0))
+    busy = ["import os", f"os.sched_setaffinity(0, {{{core}}})", "while True: pass"]
+    with TritonServer(options) as server:
+        assert server.process_id is not None
+        for member in _group(server.process_id):
+            for thread in Path(f"/proc/{member}/task").iterdir():
+                os.sched_setaffinity(int(thread.name), {core})
+                os.setpriority(os.PRIO_PROCESS, int(thread.name), 15)
+        others = [subprocess.Popen([sys.executable, "-c", "\n".join(busy)]) for _ in range(4)]
+        try:
+            assert server.stop() == 0
+        finally:
+            for other in others:
+                other.kill()
+                other.wait()
+
+
 def test_a_killed_server_leaves_no_child_and_no_memory(tiny_repository: TinyRepository) -> None:
     server = TritonServer(ServerOptions(repository=tiny_repository[0]))
     with server:

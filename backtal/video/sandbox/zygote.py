@@ -52,6 +52,8 @@ def main() -> None:
     except Closed:
         for child in children:
             os.kill(child, signal.SIGKILL)
+        # The pool waits for our end; taking Python apart would only keep it waiting.
+        os._exit(0)
 
 
 def _spawn(order: Spawn, descriptor: int, control: socket.socket) -> Spawned:
