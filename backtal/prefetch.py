@@ -46,7 +46,12 @@ class Prefetch(Generic[Item]):
     def __iter__(self) -> Iterator[Item]:
         while (got := self._ready.get()) is not None:
             if isinstance(got, BaseException):
-                raise got
+                try:
+                    raise got
+                finally:
+                    # Else the error holds this frame, and it the error: with all the callers'
+                    # frames, and the video in them, till the garbage is collected.
+                    del got
             yield got[0]
 
     def _work(self) -> None:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import gc
 import threading
+import weakref
 from collections.abc import Iterator
 
 import pytest
@@ -22,6 +24,27 @@ def test_an_error_comes_after_the_items_before_it() -> None:
     with pytest.raises(ValueError, match="broken"), Prefetch(failing()) as items:
         got.extend(iter(items))
     assert got in ([], [1])
+
+
+def test_an_error_keeps_nothing_of_its_callers_once_it_is_dealt_with() -> None:
+    class Held:
+        """What a caller has in hand: a request, a whole video."""
+
+    def failing() -> Iterator[int]:
+        raise ValueError("broken")
+        yield 1
+
+    def call() -> weakref.ref[Held]:
+        held = Held()
+        with pytest.raises(ValueError, match="broken"), Prefetch(failing()) as items:
+            list(items)
+        return weakref.ref(held)
+
+    gc.disable()
+    try:
+        assert call()() is None
+    finally:
+        gc.enable()
 
 
 def test_leaving_early_stops_the_thread_and_makes_no_more_items() -> None:
