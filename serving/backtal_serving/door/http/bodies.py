@@ -23,6 +23,8 @@ MULTIPART_TYPE = "multipart/form-data"
 FILE_FIELD = "video"
 # The average rate of an upload is not looked at before.
 PATIENCE_SECONDS = 30.0
+LINGER_SECONDS = 2.0
+LINGER_BYTES = 128 * 2**20
 MAX_PART_HEADER_BYTES = 8 * 1024
 
 Result = TypeVar("Result")
@@ -50,6 +52,7 @@ async def chunks(request: Request, limits: DoorLimits) -> AsyncGenerator[bytes, 
             async with timeout(limits.body_idle_seconds):
                 chunk = await anext(stream, None)
             if chunk is None:
+                request.state.body_is_read = True
                 return
             num_bytes += len(chunk)
             seconds = time.monotonic() - started
@@ -71,11 +74,24 @@ async def chunks(request: Request, limits: DoorLimits) -> AsyncGenerator[bytes, 
         raise Cancelled("the caller went away") from None
 
 
-def _check_rate(num_bytes: int, seconds: float, expected: int) -> None:
-    if seconds > PATIENCE_SECONDS and num_bytes < expected * seconds:
-        raise DeadlineExceeded(
-            f"the body comes at {num_bytes / seconds:.0f} bytes/s, expected are {expected} or more"
-        )
+async def linger(request: Request) -> None:
+    """Read what is left of a body and drop it, within bounds, before a refusal is sent.
+
+    Closed under a client that still sends, the connection would take the answer with it.
+    """
+    is_read = getattr(request.state, "body_is_read", False)
+    is_sent = {"content-length", "transfer-encoding"} & set(request.headers)
+    # Who waits for a "100 Continue" has not sent, and reading would ask for it.
+    if is_read or not is_sent or "expect" in request.headers:
+        return
+    num_bytes = 0
+    with suppress(asyncio.TimeoutError):
+        async with timeout(LINGER_SECONDS):
+            while num_bytes < LINGER_BYTES:
+                message = await request.receive()
+                if message["type"] != "http.request" or not message.get("more_body"):
+                    return
+                num_bytes += len(message.get("body", b""))
 
 
 async def whole_body(request: Request, limits: DoorLimits, max_bytes: int) -> bytes:

@@ -12,6 +12,7 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
 from backtal.errors import BacktalError, InvalidArgument, NotFound
+from backtal_serving.door.http.bodies import linger
 from backtal_serving.door.refusals import field_of, retry_after_header, told
 
 MEDIA_TYPE = "application/problem+json"
@@ -73,10 +74,12 @@ def add_handlers(app: FastAPI) -> None:
     """Have every error of `app` answered as a problem."""
 
     async def on_error(request: Request, error: Exception) -> JSONResponse:
+        await linger(request)
         return problem_response(told(error), close=_has_body(request))
 
     async def on_invalid(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, RequestValidationError)
+        await linger(request)
         problem = error.errors()[0]
         name = ".".join(str(part) for part in problem["loc"][1:]) or "the body"
         given = repr(problem.get("input"))[:80]
@@ -85,6 +88,7 @@ def add_handlers(app: FastAPI) -> None:
 
     async def on_http(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, HTTPException)
+        await linger(request)
         what = f"{request.method} {request.url.path[:200]}"
         if error.status_code == HTTPStatus.NOT_FOUND:
             refusal: BacktalError = NotFound(f"there is no {what}")
