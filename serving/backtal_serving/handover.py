@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from backtal.errors import Internal
+from backtal_serving.settings import ServingSettings
+from backtal_serving.uris.access import RemoteAccess
 
 PRIVATE_PREFIX = "backtal_"
 SPOOLED_PARAMETER = "backtal_spooled"
@@ -28,6 +30,16 @@ class HandedOver:
 
     spooled: Path | None = None
     roots: tuple[Path, ...] | None = None
+
+    def reach(self, settings: ServingSettings) -> tuple[tuple[Path, ...], RemoteAccess]:
+        """The folders and remote places that the request's `uri` may name.
+
+        A key with roots of its own has those folders and nothing else: what the server allows
+        beyond them is no longer its.
+        """
+        if self.roots is None:
+            return settings.allowed_roots, settings.remote
+        return self.roots, settings.remote.model_copy(update={"prefixes": ()})
 
 
 def take(

@@ -140,14 +140,9 @@ class TritonPythonModel:
         parameters = json.loads(request.parameters() or "{}")
         settings = self._settings
         handed, parameters = handover.take(parameters, settings.spool_folder)
-        roots = settings.allowed_roots if handed.roots is None else handed.roots
+        roots, remote = handed.reach(settings)
         decoded = wire.decode(
-            tensors,
-            parameters,
-            self._manifest,
-            roots,
-            remote=settings.remote,
-            spooled=handed.spooled,
+            tensors, parameters, self._manifest, roots, remote=remote, spooled=handed.spooled
         )
         # Large videos: the pipeline has its own copy, spooled.
         del tensors

@@ -12,6 +12,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from backtal.errors import PermissionDenied, Unavailable
 from backtal_serving.door.core import Door
 from backtal_serving.door.http import detect_routes, job_routes, kserve_routes
+from backtal_serving.door.http.bodies import linger
 from backtal_serving.door.http.problems import RESPONSES, add_handlers, problem_response
 from backtal_serving.door.jobs.runner import JobRunner
 from backtal_serving.door.jobs.store import JobStore
@@ -79,6 +80,7 @@ class LocalHostOnly:
             name = host.rsplit(":", 1)[0] if not host.endswith("]") else host
             if name.lower() not in LOCAL_NAMES and not _is_loopback(name.strip("[]")):
                 refusal = PermissionDenied(f"host is {name[:80]!r}, allowed is this machine's")
+                await linger(Request(scope, receive))
                 await problem_response(refusal, close=True)(scope, receive, send)
                 return
         await self._app(scope, receive, send)
