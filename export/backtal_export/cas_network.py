@@ -8,17 +8,12 @@ concatenate) and that product. The affinity convolution has three forms (`affini
 
 from __future__ import annotations
 
-import tempfile
-import warnings
-from pathlib import Path
-
-import onnx
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from backtal_export.affinity_forms import Form, affinity_convolution, taps
-from backtal_export.onnx_file import OPSET, to_bytes
+from backtal_export.traced import traced_onnx
 from backtal_training.network import LEAKY_SLOPE, BackTALNetwork
 
 # That of torch.nn.functional.normalize.
@@ -64,39 +59,18 @@ def cas_onnx(network: BackTALNetwork, form: Form = "unfold") -> bytes:
     B and L are free. The same weights give the same bytes under one version of torch.
     """
     settings = network.settings
-    module = CasNetwork(network.eval(), form).eval()
-    example = torch.zeros(2, network.settings.feature_dim, 6)
-    with (
-        tempfile.TemporaryDirectory(prefix="backtal-export-") as folder,
-        torch.inference_mode(),
-        warnings.catch_warnings(),
-    ):
-        path = Path(folder) / "cas.onnx"
-        # The TorchScript exporter says that it is old. The new one gives the same answers after 20
-        # to 40 times the processor time.
-        warnings.simplefilter("ignore")
-        torch.onnx.export(
-            module,
-            (example,),
-            str(path),
-            input_names=["features"],
-            output_names=["cas", "magnitude"],
-            opset_version=OPSET,
-            dynamic_axes={
-                "features": {0: "B", 2: "L"},
-                "cas": {0: "B", 2: "L"},
-                "magnitude": {0: "B", 1: "L"},
-            },
-            dynamo=False,
-        )
-        traced = onnx.load(path)
-    metadata = {
-        "what": "BackTAL's CAS network, the suppressed branch",
-        "layout": settings.layout,
-        "affinity_convolution": form,
-        "halo_positions": "4",
-    }
-    return to_bytes(_anonymous(traced.graph), metadata)
+    return traced_onnx(
+        CasNetwork(network.eval(), form).eval(),
+        torch.zeros(2, settings.feature_dim, 6),
+        inputs={"features": {0: "B", 2: "L"}},
+        outputs={"cas": {0: "B", 2: "L"}, "magnitude": {0: "B", 1: "L"}},
+        metadata={
+            "what": "BackTAL's CAS network, the suppressed branch",
+            "layout": settings.layout,
+            "affinity_convolution": form,
+            "halo_positions": "4",
+        },
+    )
 
 
 class _Product(nn.Module):
@@ -138,14 +112,3 @@ def _activated(value: Tensor) -> Tensor:
 
 def _parameters(convolution: nn.Module) -> tuple[Tensor, Tensor | None]:
     return convolution.weight, convolution.bias  # type: ignore[return-value]
-
-
-def _anonymous(graph: onnx.GraphProto) -> onnx.GraphProto:
-    """The graph without the exporter's notes: they name files and lines of this machine."""
-    for part in (graph, *graph.node, *graph.input, *graph.output, *graph.value_info):
-        del part.metadata_props[:]
-        part.doc_string = ""
-    for tensor in graph.initializer:
-        del tensor.metadata_props[:]
-        tensor.doc_string = ""
-    return graph

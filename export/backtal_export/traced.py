@@ -16,11 +16,18 @@ from backtal_export.onnx_file import OPSET, to_bytes
 Axes = Mapping[str, Mapping[int, str]]
 
 
-def traced_onnx(module: nn.Module, example: Tensor, *, inputs: Axes, outputs: Axes) -> bytes:
+def traced_onnx(
+    module: nn.Module,
+    example: Tensor,
+    *,
+    inputs: Axes,
+    outputs: Axes,
+    metadata: Mapping[str, str] | None = None,
+) -> bytes:
     """The model file of `module`, which takes one tensor like `example`.
 
-    inputs, outputs: their names, each with its free axes by name. The same weights give the same
-    bytes under one version of torch.
+    inputs, outputs: their names, each with its free axes by name. metadata: kept in the file. The
+    same weights give the same bytes under one version of torch.
     """
     with (
         tempfile.TemporaryDirectory(prefix="backtal-export-") as folder,
@@ -42,7 +49,7 @@ def traced_onnx(module: nn.Module, example: Tensor, *, inputs: Axes, outputs: Ax
             dynamo=False,
         )
         traced = onnx.load(path)
-    return to_bytes(_anonymous(traced.graph))
+    return to_bytes(_anonymous(traced.graph), metadata)
 
 
 def _anonymous(graph: onnx.GraphProto) -> onnx.GraphProto:

@@ -15,6 +15,7 @@ import pytest
 
 from backtal.errors import MissingDependency
 from backtal.manifest import Manifest
+from backtal.video.sandbox import DecoderPool, DecodeSettings
 from tests.integration.videos import moving_colours
 from tests.requirements import require
 
@@ -57,6 +58,21 @@ def triton() -> None:
         find_installation()
     except MissingDependency as error:
         require("triton", error.message)
+
+
+@pytest.fixture(scope="module")
+def pool() -> Iterator[DecoderPool]:
+    """Locked-down decoders.
+
+    Of one thread: with several FFmpeg fills the holes of a damaged picture differently each time.
+    """
+    opened = DecoderPool(DecodeSettings(threads=1))
+    try:
+        opened.start()
+    except MissingDependency as error:
+        require("seccomp", error.message)
+    with opened:
+        yield opened
 
 
 @pytest.fixture(scope="session")

@@ -14,28 +14,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from backtal.errors import BacktalError, InvalidArgument, InvalidVideo, MissingDependency
+from backtal.errors import BacktalError, InvalidArgument, InvalidVideo
 from backtal.manifest import ClipPlan
 from backtal.video import VideoLimits, open_video
-from backtal.video.sandbox import DecoderPool, DecodeSettings
+from backtal.video.sandbox import DecoderPool
 from tests.made_videos import Layout, encode, steady
 from tests.mutations import mutated
-from tests.requirements import require, shared_folder
+from tests.requirements import shared_folder
 
 PLAN = ClipPlan(short_side_pixels=32, crop_pixels=32)
 LIMITS = VideoLimits(max_duration_seconds=60.0)
 SECONDS_A_FILE = 20.0
-
-
-@pytest.fixture(scope="module")
-def pool() -> Iterator[DecoderPool]:
-    opened = DecoderPool(DecodeSettings(threads=1))
-    try:
-        opened.start()
-    except MissingDependency as error:
-        require("seccomp", error.message)
-    with opened:
-        yield opened
 
 
 @dataclass

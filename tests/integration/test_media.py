@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from backtal.clips import ClipAssembler, num_clips
 from backtal.errors import BacktalError, InvalidVideo, MissingDependency
 from backtal.manifest import ClipPlan
 from backtal.video import DecodeReport, DecoderName, VideoLimits, open_video
-from backtal.video.sandbox import DecoderPool, DecodeSettings
+from backtal.video.sandbox import DecoderPool
 from tests.requirements import require, shared_folder
 
 # Every frame is asked for, and none is enlarged much.
@@ -180,18 +179,6 @@ def test_a_broken_file_is_refused_by_its_reason(name: str) -> None:
     times, frames, report = decode(path, allow_partial=True)
     check(times, frames, report, expected.partial)
     assert any(expected.warning in warning for warning in report.warnings)
-
-
-@pytest.fixture(scope="module")
-def pool() -> Iterator[DecoderPool]:
-    # With several threads FFmpeg fills the holes of a damaged picture differently each time.
-    opened = DecoderPool(DecodeSettings(threads=1))
-    try:
-        opened.start()
-    except MissingDependency as error:
-        require("seccomp", error.message)
-    with opened:
-        yield opened
 
 
 @pytest.mark.parametrize("name", EXPECTED)

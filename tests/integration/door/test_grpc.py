@@ -286,7 +286,8 @@ def test_a_reader_that_stops_holds_nobody_up(
         calls = [stream(requests()) for _ in range(4)]
         try:
             for _ in range(5):
-                client.infer(BUNDLE, feature_inputs, client_timeout=20.0)
+                answer = client.infer(BUNDLE, feature_inputs, client_timeout=20.0)
+                assert answer.as_numpy("duration") is not None
         finally:
             done.set()
             for call in calls:
