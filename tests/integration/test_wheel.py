@@ -15,7 +15,13 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-PACKAGES = {"backtal", "backtal_training", "backtal_export", "backtal_serving"}
+PACKAGES = {
+    "backtal",
+    "backtal_training",
+    "backtal_export",
+    "backtal_serving",
+    "backtal_indexing",
+}
 HELP_SECONDS = 0.5
 
 pytestmark = pytest.mark.slow
@@ -85,6 +91,7 @@ def test_the_installed_package_is_the_source_tree(environment: Path) -> None:
     """A file that the wheel forgets would only be missed by whoever installs it."""
     rooms = {"backtal": ROOT, "backtal_training": ROOT / "training"}
     rooms |= {"backtal_export": ROOT / "export", "backtal_serving": ROOT / "serving"}
+    rooms |= {"backtal_indexing": ROOT / "indexing"}
     for package, room in rooms.items():
         tracked = subprocess.run(
             ["git", "ls-files", "--", package],

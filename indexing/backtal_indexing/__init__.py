@@ -1,0 +1,1 @@
+"""Index runs over a library of videos: a client of the service."""
