@@ -76,6 +76,7 @@ class HttpClient:
         video: Path,
         *,
         bundle: str | None = None,
+        version: int | None = None,
         options: DetectionOptions | None = None,
         with_cas: bool = False,
     ) -> DetectionAnswer:
@@ -83,7 +84,7 @@ class HttpClient:
 
         Raises NotFound for a file that is not there, and the kinds of `backtal.errors`.
         """
-        query = _query(bundle, options or DetectionOptions(), with_cas)
+        query = _query(bundle, version, options or DetectionOptions(), with_cas)
         limit = self._timeout_seconds
         deadline = None if limit is None else time.monotonic() + limit
         num_tried = 0
@@ -121,12 +122,16 @@ class HttpClient:
         return _problem(response)
 
 
-def _query(bundle: str | None, options: DetectionOptions, with_cas: bool) -> dict[str, Any]:
+def _query(
+    bundle: str | None, version: int | None, options: DetectionOptions, with_cas: bool
+) -> dict[str, Any]:
     query: dict[str, Any] = {**options.as_parameters()}
     if options.classes:
         query["classes"] = list(options.classes)
     if bundle is not None:
         query["bundle"] = bundle
+    if version is not None:
+        query["version"] = str(version)
     if with_cas:
         query["include"] = "cas"
     return query

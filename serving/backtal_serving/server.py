@@ -13,18 +13,21 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 
 from backtal.errors import InvalidArgument, NotFound, Unavailable
+from backtal.manifest import Manifest
 from backtal.runtime import num_cores
 from backtal_serving.drain import drain
 from backtal_serving.launcher import Installation, Layout, find_installation, lay_out
-from backtal_serving.repository_view import write_view
+from backtal_serving.model_control import ModelControl
+from backtal_serving.repository_view import RepositoryView, write_view
 from backtal_serving.settings import ServingSettings
+from backtal_serving.version_report import REPORT_NAME
 
 LOOPBACK = "127.0.0.1"
 SOCKET_NAME, SOCKET_PORT = "triton.sock", 1
@@ -85,6 +88,10 @@ class TritonServer:
     """A tritonserver and its children, from `start` to `stop`.
 
     A context manager: ready inside, gone after. `exit_code` is 0 after a clean stop.
+
+    With `model_control`, `shown` is what a start loads: numbered versions of each bundle with the
+    networks that they name, None for all of the repository. A model that does not load then ends
+    nothing: who controls the models looks which are ready, and shows others in `view`.
     """
 
     def __init__(self, options: ServerOptions) -> None:
@@ -97,6 +104,8 @@ class TritonServer:
         self._folder: Path | None = None
         self._ready = False
         self._was_ready = False
+        self.shown: Mapping[str, Sequence[tuple[int, Manifest]]] | None = None
+        self.view: RepositoryView | None = None
 
     @property
     def grpc_address(self) -> str:
@@ -110,6 +119,12 @@ class TritonServer:
         # Triton has no option for a socket: of an address unix:PATH it listens on PATH:PORT.
         assert self.options.socket_folder is not None
         return self.options.socket_folder / f"{SOCKET_NAME}:{SOCKET_PORT}"
+
+    @property
+    def report_file(self) -> Path | None:
+        """Where the front door reads which versions are served; None where there is no door."""
+        folder = self.options.socket_folder
+        return None if folder is None else folder / REPORT_NAME
 
     @property
     def http_address(self) -> str | None:
@@ -190,17 +205,11 @@ class TritonServer:
         Raises Unavailable where Triton does not do that in time; InvalidArgument for a server
         without `model_control`.
         """
-        from tritonclient.grpc import InferenceServerClient, InferenceServerException
-
         if not self.options.model_control:
             raise InvalidArgument("this server was started without model_control")
-        timeout = self.options.startup_timeout_seconds
-        with InferenceServerClient(self.grpc_address) as client:
-            try:
-                client.unload_model(model, client_timeout=timeout)
-                client.load_model(model, client_timeout=timeout)
-            except InferenceServerException as error:
-                raise Unavailable(f"{model} cannot be loaded again: {error.message()}") from None
+        control = ModelControl(self.grpc_address, self.options.startup_timeout_seconds)
+        control.unload(model)
+        control.load(model)
 
     def wait(self, timeout_seconds: float | None = None) -> int | None:
         """The exit code once Triton has ended by itself, None after `timeout_seconds`."""
@@ -244,8 +253,7 @@ class TritonServer:
             # A Triton that was killed leaves it, and would seem to listen until the new one does.
             self._socket.unlink(missing_ok=True)
         assert self._folder is not None
-        limits = self.options.settings.limits.requests
-        view = write_view(self.options.repository, self._folder / "repository", limits)
+        view = self._write_view(self._folder / "repository")
         command = [str(installation.tritonserver), *self._arguments(layout, view)]
         settings = self.options.settings.model_copy(update={"state_folder": self._folder})
         environment = {**layout.environment, **settings.to_environment()}
@@ -259,6 +267,17 @@ class TritonServer:
                 env=environment,
                 start_new_session=True,
             )
+
+    def _write_view(self, folder: Path) -> Path:
+        repository, limits = self.options.repository, self.options.settings.limits.requests
+        if self.shown is None:
+            return write_view(repository, folder, limits)
+        self.view = RepositoryView(repository, folder, limits)
+        for bundle, versions in self.shown.items():
+            self.view.show_bundle(bundle, versions)
+            for network in {part.model for _, shown in versions for part in shown.networks}:
+                self.view.show_network(network)
+        return folder
 
     def _arguments(self, layout: Layout, repository: Path) -> list[str]:
         options = self.options
@@ -290,6 +309,8 @@ class TritonServer:
             ]
         if options.model_control:
             arguments += ["--model-control-mode=explicit", "--load-model=*"]
+            if self.shown is not None:
+                arguments.append("--exit-on-error=false")
         if options.model_config_name is not None:
             arguments.append(f"--model-config-name={options.model_config_name}")
         return arguments
@@ -326,7 +347,7 @@ class TritonServer:
         if by_socket and not self._socket.exists():
             return False
         return all(_accepts(port) for port in ports if port is not None) and _is_ready(
-            self.grpc_address
+            self.grpc_address, with_models=self.shown is None
         )
 
     def _end(self, process: subprocess.Popen[bytes]) -> int:
@@ -386,11 +407,12 @@ def _accepts(port: int) -> bool:
         return probe.connect_ex((LOOPBACK, port)) == 0
 
 
-def _is_ready(address: str) -> bool:
+def _is_ready(address: str, *, with_models: bool) -> bool:
     from tritonclient.grpc import InferenceServerClient, InferenceServerException
 
     with InferenceServerClient(address) as client:
+        ask = client.is_server_ready if with_models else client.is_server_live
         try:
-            return bool(client.is_server_ready(client_timeout=5.0))
+            return bool(ask(client_timeout=5.0))
         except InferenceServerException:
             return False
