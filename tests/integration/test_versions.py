@@ -33,41 +33,11 @@ from backtal.runtime import OnnxStages
 from backtal_export.model_folders import copy_networks
 from backtal_export.public_models import remove_version, write_public_models
 from backtal_export.publishing import confirm
+from tests.integration.service import PATIENCE_SECONDS, Service, serving, wait_for
 from tests.integration.tiny_repository import BUNDLE, FEATURE_DIM, write_tiny_repository
 from tests.integration.videos import moving_colours
 
 pytestmark = pytest.mark.slow
-
-PATIENCE_SECONDS = 120.0
-
-
-@dataclass
-class Service:
-    """A running `backtal serve` of `repository` that keeps two versions of each bundle."""
-
-    process: subprocess.Popen[bytes]
-    log: Path
-    repository: Path
-    grpc: str
-    http: str
-
-    def events(self, name: str) -> list[dict[str, Any]]:
-        """Its events of one name, so far."""
-        lines = self.log.read_text().splitlines()
-        records = [json.loads(line) for line in lines if line.startswith("{")]
-        return [record for record in records if record["event"] == name]
-
-    def ready_versions(self) -> list[int]:
-        """The versions of the bundle that callers may name."""
-        with Client(self.grpc) as client:
-            return [found.number for found in client.versions(BUNDLE) if found.is_ready]
-
-    def inner_models(self) -> set[str]:
-        """The networks that its Triton has loaded, by their processes."""
-        from backtal_serving.processes import stubs_of
-
-        triton = int(self.events("ready")[-1]["triton_process_id"])
-        return {stub.model for stub in stubs_of(triton).values()} - {BUNDLE, f"{BUNDLE}_stream"}
 
 
 @dataclass
@@ -102,28 +72,9 @@ def features() -> FeatureSequence:
 @pytest.fixture(scope="module")
 def service(triton: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     folder = tmp_path_factory.mktemp("versions")
-    repository, ready, log = folder / "repository", folder / "ready.json", folder / "serve.log"
-    write_tiny_repository(repository)
-    settings = folder / "settings.yaml"
-    settings.write_text("limits: {requests: {at_once: 1}}\n")
-    command = [sys.executable, "-m", "backtal.cli", "serve", "--repository", str(repository)]
-    command += ["--grpc-port", "0", "--http-port", "0", "--versions", "2"]
-    command += ["--settings", str(settings), "--ready-file", str(ready)]
-    command += ["--log-file", str(folder / "triton.log")]
-    with log.open("wb") as file:
-        process = subprocess.Popen(command, stdout=file, stderr=file)
-    try:
-        wait_for(lambda: ready.exists() or process.poll() is not None)
-        assert process.poll() is None, log.read_text()
-        told = json.loads(ready.read_text())
-        yield Service(
-            process, log, repository, told["grpc_address"], f"http://{told['http_address']}"
-        )
-        process.terminate()
-        assert process.wait(60.0) == 0, log.read_text()
-    finally:
-        process.kill()
-        process.wait()
+    write_tiny_repository(folder / "repository")
+    with serving(folder / "repository", folder, "--versions", "2") as running:
+        yield running
 
 
 @pytest.fixture(scope="module")
@@ -268,11 +219,90 @@ def test_a_triton_that_is_killed_while_it_takes_a_version(
     assert not [event for event in service.events("version_refused") if event["version"] == newest]
 
 
-def wait_for(what: Callable[[], object]) -> None:
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not what():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+@pytest.mark.long
+def test_a_request_in_flight_ends_on_the_version_that_it_began_on(
+    triton: None, tmp_path: Path
+) -> None:
+    """And its networks stay until then, though no version that is served names them."""
+    repository = tmp_path / "repository"
+    first = write_tiny_repository(repository)
+    second = write_tiny_repository(tmp_path / "second", cas_name="second")
+    video, answers, begun = moving_colours(400.0), [], threading.Event()
+
+    def ask(address: str) -> None:
+        with Client(address, retries=NO_RETRIES) as client:
+            answers.append(client.detect(video=video, on_progress=lambda *_: begun.set()))
+
+    with serving(repository, tmp_path, at_once=2) as service:
+        asking = threading.Thread(target=ask, args=(service.grpc,))
+        asking.start()
+        assert begun.wait(PATIENCE_SECONDS)
+        newest = publish_without_gate(tmp_path / "second", second, repository)
+        wait_for(lambda: service.ready_versions() == [newest])
+        with Client(service.grpc) as client:
+            quick = client.detect(video=moving_colours(1.0))
+        assert quick.provenance["bundle_sha256"] == second.sha256
+        assert answers == [], "the long request was too short for this test"
+        assert first.cas.model in service.inner_models()
+        asking.join()
+        assert answers[0].provenance["bundle_sha256"] == first.sha256
+        assert answers[0].duration_seconds == 400.0
+        wait_for(lambda: first.cas.model not in service.inner_models())
+        # The end of the old one's processes was no fault.
+        assert len(service.events("ready")) == 1
+        assert service.events("model_failed") == []
+
+
+@pytest.mark.long
+def test_bundles_come_and_go(triton: None, tmp_path: Path) -> None:
+    """A service may start before its first bundle; one that is taken out is served no more."""
+    repository, source = tmp_path / "repository", tmp_path / "source"
+    repository.mkdir()
+    tiny = write_tiny_repository(source)
+    named = tiny.description.model_copy(update={"name": "other"})
+    other = tiny.model_copy(update={"description": named})
+    with serving(repository, tmp_path) as service, Client(service.grpc) as client:
+        assert get(service, "/v2/health/ready", parse=False).status_code == 503
+        for manifest in (tiny, other):
+            publish_without_gate(source, manifest, repository)
+            wait_for(lambda manifest=manifest: manifest.description.name in client.bundles())
+        video = moving_colours(1.0)
+        for manifest in (tiny, other):
+            answer = client.detect(video=video, bundle=manifest.description.name)
+            assert answer.provenance["bundle_sha256"] == manifest.sha256
+        remove_version(repository, "other", 1)
+        wait_for(lambda: client.bundles() == (BUNDLE,))
+        # A volume that is gone takes nothing along.
+        repository.rename(tmp_path / "elsewhere")
+        time.sleep(3.0)
+        assert client.bundles() == (BUNDLE,)
+        assert client.detect(video=video).provenance["bundle_sha256"] == tiny.sha256
+
+
+@pytest.mark.long
+def test_a_start_beside_a_version_that_does_not_load(triton: None, tmp_path: Path) -> None:
+    repository = tmp_path / "repository"
+    first = write_tiny_repository(repository)
+    write_version_of(repository, first, b"no network")
+    with serving(repository, tmp_path) as service, Client(service.grpc) as client:
+        answer = client.detect(video=moving_colours(1.0))
+        assert answer.provenance["bundle_sha256"] == first.sha256
+        older, newer = client.versions(BUNDLE)
+        assert (older.is_ready, newer.is_ready) == (True, False)
+        assert "cannot be loaded" in newer.problem
+        # What a service had refused, it goes on refusing after Triton was killed.
+        os.kill(service.events("ready")[-1]["triton_process_id"], signal.SIGKILL)
+        wait_for(lambda: len(service.events("ready")) == 2)
+        wait_for(client.is_ready)
+        answer = client.detect(video=moving_colours(1.0))
+        assert answer.provenance["bundle_sha256"] == first.sha256
+        assert len(service.events("version_refused")) == 1
+    # Alone it ends the start, with the reason.
+    remove_version(repository, BUNDLE, 1)
+    command = [sys.executable, "-m", "backtal.cli", "serve", "--repository", str(repository)]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert ended.returncode == 1
+    assert "no bundle can be served: version 2 of tiny: cas-" in ended.stderr
 
 
 def wait_for_answers(load: Load, manifest: Manifest) -> None:
