@@ -25,6 +25,7 @@ from backtal.video import (
     DecoderName,
     RangeReader,
     Video,
+    VideoDescription,
     VideoLimits,
     open_video,
 )
@@ -39,21 +40,21 @@ FIELDS_PER_CALL = 4
 
 @dataclass(frozen=True)
 class Decoded:
-    """What decoding found; `num_frames_declared` is None where the file does not say."""
+    """What decoding found, of the video that `video` describes."""
 
     duration_seconds: float
     num_frames: int
-    warnings: tuple[str, ...] = ()
-    num_frames_declared: int | None = None
+    warnings: tuple[str, ...]
+    video: VideoDescription
 
 
 @dataclass(frozen=True, eq=False)
 class Extracted:
-    """The features of a video, and what decoding found."""
+    """The features of a video, and what decoding found; None for features that were given."""
 
     features: FeatureSequence
     warnings: tuple[str, ...] = ()
-    num_frames_declared: int | None = None
+    video: VideoDescription | None = None
 
 
 class FeatureExtractor:
@@ -116,7 +117,7 @@ class FeatureExtractor:
             streams=self.streams,
             provenance=self.provenance,
         )
-        return Extracted(features, decoded.warnings, decoded.num_frames_declared)
+        return Extracted(features, decoded.warnings, decoded.video)
 
     def pass_on(
         self,
@@ -140,9 +141,9 @@ class FeatureExtractor:
         ) as video:
             self._pass_on(video, take, allow_partial, control)
             report = video.report
-            declared = video.description.num_frames
+            about = video.description
         control.on_progress(Progress(report.duration_seconds, report.duration_seconds))
-        return Decoded(report.duration_seconds, report.num_frames, report.warnings, declared)
+        return Decoded(report.duration_seconds, report.num_frames, report.warnings, about)
 
     def _pass_on(
         self,
