@@ -26,6 +26,7 @@ from backtal.client_wire import (
 from backtal.detection import DetectionAnswer
 from backtal.errors import BacktalError, Internal
 from backtal.features import FeatureSequence
+from backtal.tracing import traced_call
 
 Result = TypeVar("Result")
 
@@ -99,9 +100,13 @@ class AsyncClient:
         name = bundle or await self.default_bundle()
 
         async def ask(left_seconds: float | None) -> DetectionAnswer:
-            result = await self._client.infer(
-                name, client_timeout=left_seconds, headers=self._headers, **request
-            )
+            with traced_call(self.address) as trace:
+                result = await self._client.infer(
+                    name,
+                    client_timeout=left_seconds,
+                    headers={**self._headers, **trace},
+                    **request,
+                )
             return read_answer(result)
 
         return await self._patiently(ask, timeout_seconds)
@@ -133,17 +138,18 @@ class AsyncClient:
 
         update = Update(0.0, 0.0)
         limit = self._timeout_seconds if timeout_seconds is None else timeout_seconds
-        responses = self._client.stream_infer(
-            requests(), stream_timeout=limit, headers=self._headers
-        )
-        try:
-            async for result, error in responses:
-                if error is not None:
-                    raise translate(error, self.address) from None
-                update = update_of(result, update)
-                yield update
-        except self._exception as error:
-            raise translate(error, self.address) from None
+        with traced_call(self.address) as trace:
+            responses = self._client.stream_infer(
+                requests(), stream_timeout=limit, headers={**self._headers, **trace}
+            )
+            try:
+                async for result, error in responses:
+                    if error is not None:
+                        raise translate(error, self.address) from None
+                    update = update_of(result, update)
+                    yield update
+            except self._exception as error:
+                raise translate(error, self.address) from None
         if update.answer is None:
             raise Internal("the stream ended without an answer")
 

@@ -25,6 +25,7 @@ from backtal.errors import (
     from_wire,
 )
 from backtal.segments import Segment
+from backtal.tracing import traced_call
 
 PIECE_BYTES = 1 << 20
 
@@ -102,23 +103,35 @@ class HttpClient:
     def _try(
         self, video: Path, query: Mapping[str, Any], left_seconds: float | None
     ) -> DetectionAnswer | BacktalError:
-        headers = {"content-type": "application/octet-stream", "accept": "application/json"}
-        wanted = dict(query) if left_seconds is None else {**query, "timeout_seconds": left_seconds}
         try:
-            response = self._client.post(
-                "/v1/detect",
-                params=wanted,
-                content=_pieces(video),
-                headers={**headers, "content-length": str(_num_bytes(video))},
-                timeout=left_seconds,
-            )
+            with traced_call(self._client.base_url.host) as trace:
+                return self._ask(video, query, left_seconds, trace)
         except self._httpx.TimeoutException:
             return DeadlineExceeded(f"no answer from {self.url} within the timeout")
         except self._httpx.TransportError as error:
             return Unavailable(f"no server answers at {self.url}: {error}")
-        if response.status_code == 200:
-            return _answer(response.json())
-        return _problem(response)
+        except BacktalError as error:
+            return error
+
+    def _ask(
+        self,
+        video: Path,
+        query: Mapping[str, Any],
+        left_seconds: float | None,
+        trace: Mapping[str, str],
+    ) -> DetectionAnswer:
+        headers = {"content-type": "application/octet-stream", "accept": "application/json"}
+        wanted = dict(query) if left_seconds is None else {**query, "timeout_seconds": left_seconds}
+        response = self._client.post(
+            "/v1/detect",
+            params=wanted,
+            content=_pieces(video),
+            headers={**headers, **trace, "content-length": str(_num_bytes(video))},
+            timeout=left_seconds,
+        )
+        if response.status_code != 200:
+            raise _problem(response)
+        return _answer(response.json())
 
 
 def _query(bundle: str | None, options: DetectionOptions, with_cas: bool) -> dict[str, Any]:
