@@ -93,7 +93,8 @@ class TritonPythonModel:
         # Where the kernel refuses the lockdown, the model does not load and says why.
         self._pool.start()
         self._tracer = make_tracer(self._settings.tracing, "pipeline")
-        self._metrics = TritonMetrics(self._manifest.description.name)
+        bundle = self._manifest.description.name
+        self._metrics = TritonMetrics(bundle) if self._settings.metrics else None
         self._pipeline = Pipeline(
             self._manifest, InnerModels(self._manifest), limits.video, pool=self._pool
         )
@@ -190,9 +191,8 @@ class TritonPythonModel:
         )
 
     def _count(self, observations: Iterable[Observation]) -> None:
-        if self._settings.metrics:
-            self._metrics.record(observations)
-            self._metrics.decoders_died(self._pool.num_deaths)
+        if self._metrics is not None:
+            self._metrics.record(observations, self._pool.num_deaths)
 
 
 def _call(
