@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from types import TracebackType
 from typing import Any, TypeVar
@@ -11,7 +10,6 @@ from typing import Any, TypeVar
 from backtal.client_wire import (
     STREAM_SUFFIX,
     DetectionOptions,
-    RetryPolicy,
     Sources,
     Update,
     bundles_of,
@@ -26,6 +24,7 @@ from backtal.client_wire import (
 from backtal.detection import DetectionAnswer
 from backtal.errors import BacktalError, Internal
 from backtal.features import FeatureSequence
+from backtal.patience import Patience, RetryPolicy
 from backtal.tracing import traced_call
 
 Result = TypeVar("Result")
@@ -41,6 +40,8 @@ class AsyncClient:
         key: str | None = None,
         timeout_seconds: float | None = None,
         retries: RetryPolicy | None = None,
+        ssl: bool = False,
+        root_certificates: str | None = None,
     ) -> None:
         self._exception = tritonclient().InferenceServerException
         from tritonclient.grpc.aio import InferenceServerClient
@@ -49,7 +50,7 @@ class AsyncClient:
         self._timeout_seconds = timeout_seconds
         self._retries = retries or RetryPolicy()
         self._headers = headers_of(key)
-        self._client = InferenceServerClient(address)
+        self._client = InferenceServerClient(address, ssl=ssl, root_certificates=root_certificates)
 
     async def __aenter__(self) -> AsyncClient:
         return self
@@ -100,12 +101,9 @@ class AsyncClient:
         name = bundle or await self.default_bundle()
 
         async def ask(left_seconds: float | None) -> DetectionAnswer:
-            with traced_call(self.address) as trace:
+            with traced_call(self.address, self._headers) as headers:
                 result = await self._client.infer(
-                    name,
-                    client_timeout=left_seconds,
-                    headers={**self._headers, **trace},
-                    **request,
+                    name, client_timeout=left_seconds, headers=headers, **request
                 )
             return read_answer(result)
 
@@ -138,10 +136,8 @@ class AsyncClient:
 
         update = Update(0.0, 0.0)
         limit = self._timeout_seconds if timeout_seconds is None else timeout_seconds
-        with traced_call(self.address) as trace:
-            responses = self._client.stream_infer(
-                requests(), stream_timeout=limit, headers={**self._headers, **trace}
-            )
+        with traced_call(self.address, self._headers) as headers:
+            responses = self._client.stream_infer(requests(), stream_timeout=limit, headers=headers)
             try:
                 async for result, error in responses:
                     if error is not None:
@@ -157,24 +153,12 @@ class AsyncClient:
         self, ask: Callable[[float | None], Awaitable[Result]], timeout_seconds: float | None
     ) -> Result:
         limit = self._timeout_seconds if timeout_seconds is None else timeout_seconds
-        deadline = None if limit is None else time.monotonic() + limit
-        num_tried = 0
+        patience = Patience(self._retries, limit)
         while True:
-            left_seconds = None if deadline is None else max(deadline - time.monotonic(), 0.001)
-            num_tried += 1
-            outcome = await self._try(ask, left_seconds)
-            if not isinstance(outcome, BacktalError):
-                return outcome
-            left_seconds = None if deadline is None else deadline - time.monotonic()
-            delay = self._retries.delay_seconds(outcome, num_tried, left_seconds)
-            if delay is None:
-                raise outcome
-            await asyncio.sleep(delay)
-
-    async def _try(
-        self, ask: Callable[[float | None], Awaitable[Result]], left_seconds: float | None
-    ) -> Result | BacktalError:
-        try:
-            return await ask(left_seconds)
-        except self._exception as error:
-            return translate(error, self.address)
+            try:
+                return await ask(patience.left_seconds)
+            except self._exception as error:
+                failed = translate(error, self.address)
+            except BacktalError as error:
+                failed = error
+            await asyncio.sleep(patience.delay_after(failed))

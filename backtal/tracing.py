@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 SPAN_NAME = "detect"
 
 
 @contextmanager
-def traced_call(address: str) -> Iterator[dict[str, str]]:
-    """A span of the caller's own tracing around one call; the headers that tell the server of it.
+def traced_call(address: str, headers: Mapping[str, str]) -> Iterator[dict[str, str]]:
+    """A span of the caller's own tracing around one call; `headers`, which tell the server of it.
 
-    Where the program has not imported OpenTelemetry, there is no span and no header. The span is
-    not made current: a stream hands control back to its caller half way.
+    Where the program has not imported OpenTelemetry, there is no span and no further header. The
+    span is not made current: a stream hands control back to its caller half way.
     """
+    told = dict(headers)
     if "opentelemetry" not in sys.modules:
-        yield {}
+        yield told
         return
     from opentelemetry import trace
     from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
@@ -25,10 +26,9 @@ def traced_call(address: str) -> Iterator[dict[str, str]]:
     tracer = trace.get_tracer("backtal")
     attributes = {"server.address": address}
     span = tracer.start_span(SPAN_NAME, kind=trace.SpanKind.CLIENT, attributes=attributes)
-    headers: dict[str, str] = {}
-    TraceContextTextMapPropagator().inject(headers, trace.set_span_in_context(span))
+    TraceContextTextMapPropagator().inject(told, trace.set_span_in_context(span))
     try:
-        yield headers
+        yield told
     except BaseException:
         # Not what it says: a message may name the address of a video, signature and all.
         span.set_status(trace.StatusCode.ERROR)

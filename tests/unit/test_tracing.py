@@ -79,8 +79,8 @@ def test_a_program_without_opentelemetry_loads_none_of_it() -> None:
         "import sys\n"
         "from backtal.tracing import traced_call\n"
         "import backtal_serving.door.core, backtal_serving.supervisor\n"
-        "with traced_call('x') as headers:\n"
-        "    assert headers == {}\n"
+        "with traced_call('x', {'a': 'b'}) as headers:\n"
+        "    assert headers == {'a': 'b'}\n"
         "print([name for name in sys.modules if name.startswith('opentelemetry')])"
     )
     answer = subprocess.run(
