@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from backtal.errors import Unavailable, from_wire
+from backtal_serving.handover import CANARY_PARAMETER
+from backtal_serving.metrics.supervision import SupervisionMetrics
 
 REQUEST_ID = "canary"
 # Of features: as few as make an answer.
@@ -19,8 +22,9 @@ _BUSY = ("UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED")
 class Canary:
     """Asks bundles for the segments of two clips of nothing."""
 
-    def __init__(self, timeout_seconds: float) -> None:
+    def __init__(self, timeout_seconds: float, metrics: SupervisionMetrics | None = None) -> None:
         self._timeout_seconds = timeout_seconds
+        self._metrics = metrics or SupervisionMetrics()
 
     def problem(self, address: str, feature_dims: Mapping[str, int]) -> str | None:
         """Why the server at `address` does not work; None where it does, or is only busy.
@@ -38,15 +42,22 @@ class Canary:
     def _problem_of(self, client: Any, bundle: str, feature_dim: int) -> str | None:
         from tritonclient.grpc import InferenceServerException
 
+        started = time.monotonic()
         try:
             _ask(client, bundle, feature_dim, self._timeout_seconds)
         except InferenceServerException as error:
-            code = str(error.status()).removeprefix("StatusCode.")
-            if from_wire(error.message()) is None and code not in _BUSY:
-                return f"{bundle}: {code}: {error.message()}"
-            if not self._is_live(client):
-                return "the server does not answer"
+            problem = self._meaning(client, bundle, error)
+            if problem is not None:
+                self._metrics.canary_failed(bundle)
+            return problem
+        self._metrics.canary_answered(bundle, time.monotonic() - started)
         return None
+
+    def _meaning(self, client: Any, bundle: str, error: Any) -> str | None:
+        code = str(error.status()).removeprefix("StatusCode.")
+        if from_wire(error.message()) is None and code not in _BUSY:
+            return f"{bundle}: {code}: {error.message()}"
+        return None if self._is_live(client) else "the server does not answer"
 
     def _is_live(self, client: Any) -> bool:
         from tritonclient.grpc import InferenceServerException
@@ -82,5 +93,6 @@ def _ask(client: Any, model: str, feature_dim: int, timeout_seconds: float) -> N
         inputs,
         outputs=[InferRequestedOutput("duration")],
         request_id=REQUEST_ID,
+        parameters={CANARY_PARAMETER: True},
         client_timeout=timeout_seconds,
     )

@@ -17,6 +17,7 @@ from backtal.errors import BacktalError, Unavailable
 from backtal.repository import bundle_names, load_bundle
 from backtal_serving.canary import Canary
 from backtal_serving.logs import log_event
+from backtal_serving.metrics.supervision import SupervisionMetrics
 from backtal_serving.processes import Stub, bury_orphans, stubs_of
 from backtal_serving.publications import Publications
 from backtal_serving.server import TritonServer
@@ -57,12 +58,14 @@ class Supervisor:
         server: TritonServer,
         options: SupervisorOptions | None = None,
         *,
+        metrics: SupervisionMetrics | None = None,
         on_ready: Callable[[], None] = lambda: None,
         on_down: Callable[[], None] = lambda: None,
     ) -> None:
         self._server = server
         self._options = options or SupervisorOptions()
-        self._canary = Canary(self._options.canary_timeout_seconds)
+        self._metrics = metrics or SupervisionMetrics()
+        self._canary = Canary(self._options.canary_timeout_seconds, self._metrics)
         controlled = server.options.model_control
         self._publications = Publications(server, server.report_file) if controlled else None
         self._on_ready = on_ready
@@ -128,16 +131,19 @@ class Supervisor:
             except BacktalError as error:
                 log_event("start_failed", "error", problem=error.message)
             else:
+                self._metrics.child_restarted("triton")
                 self._tell_ready()
                 return num_starts
         return num_starts
 
     def _tell_ready(self) -> None:
         self._on_ready()
+        bundles = tuple(self._feature_dims)
+        self._metrics.started(self._server.triton_version(), bundles)
         log_event(
             "ready",
             grpc_address=self._server.grpc_address,
-            bundles=tuple(self._feature_dims),
+            bundles=bundles,
             triton_process_id=self._server.process_id,
         )
 
@@ -190,5 +196,6 @@ class Supervisor:
             except Unavailable as error:
                 log_event("reload_failed", "error", model=model, problem=error.message)
                 return False
+            self._metrics.child_restarted("model")
             log_event("model_reloaded", model=model, seconds=round(time.monotonic() - started, 2))
         return True
