@@ -94,10 +94,10 @@ def roll_back(
 
     Raises NotFound where there is no such version, or none before; else as `publish`.
     """
+    if not bundle_versions(repository, bundle):
+        load_bundle(repository, bundle)
     with only_writer(repository, say):
         versions = bundle_versions(repository, bundle)
-        if not versions:
-            load_bundle(repository, bundle)
         if to_version is None:
             to_version = _version_before(repository, bundle, versions)
         elif to_version not in versions:

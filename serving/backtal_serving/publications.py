@@ -157,19 +157,19 @@ class Publications:
         return False
 
     def _take(self, bundle: str, versions: tuple[Offer, ...]) -> None:
-        """Serve these versions of the bundle, or refuse one. Raises where it is nobody's fault."""
+        """Serve these versions of the bundle, or refuse one. Raises what is none's fault."""
         before = self._served.get(bundle, ())
-        added = [offer for offer in versions if offer not in before]
         started = time.monotonic()
+        tried = None
         log_event("taking_versions", bundle=bundle, versions=[offer.number for offer in versions])
         try:
-            for offer in added:
-                self._try(offer)
+            for tried in (offer for offer in versions if offer not in before):
+                self._try(tried)
             self._show(bundle, before, versions)
-        except (BacktalError, OSError) as error:
-            if not added:
+        except BacktalError as error:
+            if tried is None:
                 raise
-            self._blame(added[-1], error)
+            self._blame(tried, error)
             return
         self._leaving += [offer for offer in before if offer not in versions]
         self._served[bundle] = versions
@@ -230,9 +230,9 @@ class Publications:
             log_event("load_failed", "warning", model=model, problem=error.message)
             self._control.load(model)
 
-    def _blame(self, offer: Offer, error: BacktalError | OSError) -> None:
+    def _blame(self, offer: Offer, error: BacktalError) -> None:
         """Refuse the version, unless Triton ended meanwhile, which may not be its fault."""
-        problem = error.message if isinstance(error, BacktalError) else str(error)
+        problem = error.message
         if self._has_died():
             self._deaths[offer.bundle, offer.number] += 1
             if self._deaths[offer.bundle, offer.number] < MAX_DEATHS:

@@ -28,7 +28,7 @@ from backtal.errors import NotFound, VersionRefused
 from backtal.features import FeatureProvenance, FeatureSequence
 from backtal.manifest import Manifest, Network
 from backtal.pipeline import Pipeline, Request
-from backtal.repository import bundle_versions, load_bundle
+from backtal.repository import bundle_versions, load_bundle, network_path
 from backtal.runtime import OnnxStages
 from backtal_export.model_folders import copy_networks
 from backtal_export.public_models import remove_version, write_public_models
@@ -124,7 +124,12 @@ def load(service: Service, features: FeatureSequence) -> Iterator[Load]:
 
 
 def test_a_publish_broken_ones_and_a_roll_back_under_load(
-    service: Service, load: Load, golden: Path, features: FeatureSequence, tmp_path: Path
+    service: Service,
+    load: Load,
+    golden: Path,
+    features: FeatureSequence,
+    tmp_path: Path,
+    record_property: Callable[[str, object], None],
 ) -> None:
     """One long story, as a start of the service takes most of its time."""
     repository = service.repository
@@ -136,7 +141,7 @@ def test_a_publish_broken_ones_and_a_roll_back_under_load(
     words += ["--golden", str(golden), "--server", service.grpc]
     since = time.monotonic()
     assert cli.main(words) == 0
-    print(f"published, and answered by, after {time.monotonic() - since:.1f} s")
+    record_property("seconds from publish to served", round(time.monotonic() - since, 1))
     wait_for_answers(load, second)
     # The caller names a version, or takes the newest.
     with Client(service.grpc, retries=NO_RETRIES) as client:
@@ -181,7 +186,7 @@ def test_a_publish_broken_ones_and_a_roll_back_under_load(
 
     assert load.errors == []
     assert load.orders() == [[first.sha256, second.sha256, first.sha256]] * len(load.hashes)
-    print(f"{sum(len(told) for told in load.hashes)} answers, no error")
+    record_property("answers without an error", sum(len(told) for told in load.hashes))
     assert worse.sha256 not in {sha256 for told in load.hashes for sha256 in told}
 
 
@@ -197,6 +202,22 @@ def test_networks_that_no_version_names_any_more_are_unloaded(
     wait_for(
         lambda: service.inner_models() == {network.model for network in third.networks},
     )
+
+
+@pytest.mark.long
+def test_a_version_that_loads_and_does_not_answer_is_refused_by_its_trial(
+    service: Service, tmp_path: Path
+) -> None:
+    """Its CAS network is of twice as many features: nothing but a request shows that."""
+    before = service.ready_versions()
+    wide = write_tiny_repository(tmp_path, flow="tvl1")
+    content = network_path(tmp_path, wide.cas.model).read_bytes()
+    newest = load_bundle(service.repository, BUNDLE)
+    number = write_version_of(service.repository, newest, content)
+    with pytest.raises(VersionRefused, match=f"version {number} .* does not answer"):
+        confirm(service.repository, BUNDLE, number, service.grpc)
+    assert service.ready_versions() == before
+    assert load_bundle(service.repository, BUNDLE) == newest
 
 
 @pytest.mark.long
@@ -358,7 +379,7 @@ def copy_by_hand(manifest: Manifest, service: Service) -> str:
     return manifest.cas.model
 
 
-def write_version_of(repository: Path, manifest: Manifest, network_file: bytes) -> None:
+def write_version_of(repository: Path, manifest: Manifest, network_file: bytes) -> int:
     """The bundle with other bytes as its CAS network, each hash as it should be."""
     digest = hashlib.sha256(network_file).hexdigest()
     network = Network(model=f"cas-{digest[:8]}", sha256=digest)
@@ -367,7 +388,7 @@ def write_version_of(repository: Path, manifest: Manifest, network_file: bytes) 
     (folder / "1" / "model.onnx").write_bytes(network_file)
     config = (folder / "config.pbtxt").read_text()
     (folder / "config.pbtxt").write_text(config.replace(manifest.cas.model, network.model))
-    write_public_models(repository, manifest.model_copy(update={"cas": network}))
+    return write_public_models(repository, manifest.model_copy(update={"cas": network}))
 
 
 def publish_without_gate(source: Path, manifest: Manifest, repository: Path) -> int:

@@ -50,6 +50,9 @@ def test_a_roll_back_to_a_version_by_its_number(repository: Path) -> None:
         roll_back(repository, "small", 7)
     with pytest.raises(NotFound, match="no bundle 'other'"):
         roll_back(repository, "other")
+    with pytest.raises(NotFound, match="no bundle 'small'.*none"):
+        roll_back(repository / "nowhere", "small")
+    assert not (repository / "nowhere").exists()
 
 
 def test_without_another_version_there_is_nothing_to_roll_back_to(tmp_path: Path) -> None:

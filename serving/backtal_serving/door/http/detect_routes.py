@@ -85,7 +85,9 @@ class Bundle(BaseModel):
     hashes: dict[str, str] = Field(
         {}, description="of each version: bundle_sha256 of its answers' provenance"
     )
-    feature_dim: int = Field(description="D of features that it takes in place of a video")
+    feature_dim: int = Field(
+        description="D of features that it takes in place of a video; -1 where versions differ"
+    )
 
 
 class Bundles(BaseModel):
