@@ -6,7 +6,7 @@ import hashlib
 from pathlib import Path
 
 from backtal.errors import InvalidFile, NotFound
-from backtal.manifest import MANIFEST_NAME, Manifest, Network
+from backtal.manifest import Manifest, Network
 from backtal.repository import STREAM_SUFFIX, manifest_path, network_path
 
 PIECE_BYTES = 2**20
@@ -24,10 +24,11 @@ def check_version(repository: Path, bundle: str, version: int) -> Manifest:
         raise InvalidFile(f"{path} is of the bundle {manifest.description.name}, not of {bundle}")
     for network in manifest.networks:
         _check_network(repository, manifest, network)
-    for model in (bundle, f"{bundle}{STREAM_SUFFIX}"):
-        folder = repository / model / str(version)
-        if text_of(folder / MANIFEST_NAME) != manifest.to_text():
-            raise InvalidFile(f"{folder / MANIFEST_NAME} differs from {path}")
+    twin = manifest_path(repository, f"{bundle}{STREAM_SUFFIX}", version)
+    # As they lie there: an older release may have written them in another form.
+    if text_of(twin) != text_of(path):
+        raise InvalidFile(f"{twin} differs from {path}")
+    for folder in (path.parent, twin.parent):
         text_of(folder / "model.py")
     return manifest
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from backtal.errors import Unavailable
+from backtal.errors import DeadlineExceeded, Unavailable
 from backtal_serving.processes import Stub
 
 # Triton's own word for a model's version that answers.
@@ -14,7 +14,10 @@ READY = "READY"
 
 
 class ModelControl:
-    """The calls of one Triton at `address`. Each raises Unavailable with what Triton said."""
+    """The calls of one Triton at `address`.
+
+    Each raises Unavailable with what Triton said, DeadlineExceeded where it said nothing in time.
+    """
 
     def __init__(self, address: str, timeout_seconds: float) -> None:
         self._address = address
@@ -50,4 +53,7 @@ class ModelControl:
             try:
                 yield client
             except InferenceServerException as error:
+                if "DEADLINE_EXCEEDED" in str(error.status()):
+                    seconds = f"{self._timeout_seconds:g} s"
+                    raise DeadlineExceeded(f"{problem}: no answer within {seconds}") from None
                 raise Unavailable(f"{problem}: {error.message()}") from None

@@ -30,11 +30,12 @@ Signature = tuple[tuple[str, int, int], ...]
 
 @dataclass(frozen=True)
 class Offer:
-    """A version of a bundle that is whole."""
+    """A version of a bundle that is whole. text: of its manifest's file."""
 
     bundle: str
     number: int
     manifest: Manifest
+    text: str
 
     @property
     def models(self) -> tuple[str, str]:
@@ -103,18 +104,19 @@ class Offers:
 
     def _offer(self, bundle: str, number: int, served: tuple[Offer, ...]) -> Offer | None:
         known = next((offer for offer in served if offer.number == number), None)
-        if known is not None and self._text(bundle, number) == known.manifest.to_text():
+        text = self._text(bundle, number)
+        if known is not None and known.text == text:
             return known
         refusal = self._refused.get((bundle, number))
         if refusal is not None and refusal.signature == self._signature(bundle, number):
             return None
         try:
-            offer = Offer(bundle, number, check_version(self._repository, bundle, number))
+            manifest = check_version(self._repository, bundle, number)
         except BacktalError as error:
             self._refuse(bundle, number, error.message)
             return None
         self._refused.pop((bundle, number), None)
-        return offer
+        return Offer(bundle, number, manifest, text)
 
     def _refuse(self, bundle: str, number: int, problem: str) -> None:
         # What callers may read has the names of the repository's files, not where it lies.

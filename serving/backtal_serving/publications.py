@@ -192,7 +192,7 @@ class Publications:
             feature_dim = offer.manifest.description.feature_dim
             try_model(self._server.grpc_address, trial, feature_dim, TRIAL_SECONDS)
         finally:
-            with suppress(Unavailable):
+            with suppress(BacktalError):
                 self._control.unload(trial)
             self._view.remove(trial)
 

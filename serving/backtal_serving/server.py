@@ -212,8 +212,8 @@ class TritonServer:
     def reload(self, model: str) -> None:
         """Unload a model and load it again, as is to be done where its process died.
 
-        Raises Unavailable where Triton does not do that in time; InvalidArgument for a server
-        without `model_control`.
+        Raises Unavailable where Triton cannot, DeadlineExceeded where it does not do that in time;
+        InvalidArgument for a server without `model_control`.
         """
         if not self.options.model_control:
             raise InvalidArgument("this server was started without model_control")

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from backtal.errors import BacktalError, Unavailable
+from backtal.errors import BacktalError
 from backtal.repository import bundle_names, load_bundle
 from backtal_serving.canary import Canary
 from backtal_serving.logs import log_event
@@ -85,7 +85,7 @@ class Supervisor:
         self._server.start()
         try:
             self._publications.settle()
-        except Unavailable:
+        except BacktalError:
             self._server.kill()
             raise
 
@@ -193,7 +193,7 @@ class Supervisor:
             log_event("model_failed", "error", model=model)
             try:
                 self._server.reload(model)
-            except Unavailable as error:
+            except BacktalError as error:
                 log_event("reload_failed", "error", model=model, problem=error.message)
                 return False
             self._metrics.child_restarted("model")

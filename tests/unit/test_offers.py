@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -73,6 +74,19 @@ def test_what_is_served_stays_whatever_becomes_of_its_files(repository: Path) ->
     assert offers.look(served) == served
     # But a new start would not take it.
     assert numbers(Offers(repository, 1).look({}))["small"] == [1]
+
+
+def test_a_manifest_that_an_older_release_wrote_is_no_fault(repository: Path) -> None:
+    """It lacks what has a default by now, and its fields stand in another order."""
+    for model in ("small", "small_stream"):
+        path = repository / model / "2" / "manifest.json"
+        raw = json.loads(path.read_text())
+        del raw["library_versions"]
+        path.write_text(json.dumps(raw, sort_keys=True))
+    offers = Offers(repository, 1)
+    served = offers.look({})
+    assert numbers(served)["small"] == [2]
+    assert offers.look(served)["small"][0] is served["small"][0]
 
 
 def test_another_content_under_the_same_number_is_another_version(repository: Path) -> None:
