@@ -7,6 +7,7 @@ reached by Triton's own calls between models (BLS); all else is `backtal.pipelin
 from __future__ import annotations
 
 import json
+import logging
 import traceback
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -37,6 +38,7 @@ from backtal.video.sandbox import DecoderPool
 from backtal_serving import handover, wire
 from backtal_serving.drain import request_in_flight
 from backtal_serving.handover import HandedOver
+from backtal_serving.logs import log_as_json
 from backtal_serving.metrics.observations import Observation, of_answer, of_failure
 from backtal_serving.metrics.triton import TritonMetrics
 from backtal_serving.model_process import end_process
@@ -84,6 +86,7 @@ class TritonPythonModel:
     def initialize(self, args: dict[str, str]) -> None:
         """Read the manifest beside model.py and the launcher's settings."""
         check_numpy()
+        log_as_json(logging.WARNING)
         folder = Path(args["model_repository"]) / args["model_version"]
         config = json.loads(args["model_config"])
         self._settings = ServingSettings.from_environment()
