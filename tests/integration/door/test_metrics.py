@@ -21,7 +21,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from backtal_serving.door.callers import sha256_of_key
 from backtal_serving.metrics.definitions import DOOR, PIPELINE, SUPERVISOR
 from tests.integration.conftest import outputs, tensor, wait_until_in_flight
-from tests.integration.door.conftest import Fronted, at_once, running
+from tests.integration.door.conftest import at_once
 from tests.integration.door.serving import PATIENCE_SECONDS, Service, serving
 from tests.integration.tiny_repository import BUNDLE
 from tests.integration.videos import moving_colours
@@ -31,8 +31,6 @@ pytestmark = pytest.mark.slow
 Seen = Counter[tuple[str, str, str]]
 KEYS: dict[str, dict[str, Any]] = {"ann": {}, "slow": {"requests_per_second": 0.001}}
 LONG_SECONDS = 120.0
-# Told only where there is a reason to.
-RARE = {"backtal_other_requests_total"}
 
 
 @pytest.fixture(scope="module")
@@ -215,6 +213,7 @@ def assert_stages_add_up(service: Service, seen: Seen) -> None:
 
 
 def test_it_tells_every_metric_of_the_list_and_no_other(service: Service) -> None:
+    assert Callers(service).post(content=moving_colours(1.0)) == "OK"
     text = httpx.get(f"{service.http}/metrics", trust_env=False, timeout=30.0).text
     families = {family.name: family for family in text_string_to_metric_families(text)}
     listed = {
@@ -292,19 +291,3 @@ def decoders_of(stub: int) -> list[int]:
 def children_of(process_id: int) -> list[int]:
     tasks = Path(f"/proc/{process_id}/task").iterdir()
     return [int(word) for task in tasks for word in (task / "children").read_text().split()]
-
-
-def test_without_triton_the_door_still_tells_its_own(tiny_repository: Any, tmp_path: Path) -> None:
-    with running(tiny_repository[0], tmp_path) as service:
-        post = httpx.post(f"{service.http}/v1/detect", content=b"x", trust_env=False, timeout=30.0)
-        assert post.json()["code"] == "INVALID_ARGUMENT"
-        os.kill(service.triton.process_id, signal.SIGKILL)
-        service.triton.wait(10.0)
-        text = exposition(service)
-        assert 'backtal_metrics_source_up{source="triton"} 0.0' in text
-        assert 'code="INVALID_ARGUMENT"' in text
-        assert "nv_inference_count" not in text
-
-
-def exposition(service: Fronted) -> str:
-    return httpx.get(f"{service.http}/metrics", trust_env=False, timeout=30.0).text
