@@ -11,6 +11,7 @@
     ├── PermissionDenied     PERMISSION_DENIED   403   a URI outside the allowed roots
     ├── ResourceExhausted    RESOURCE_EXHAUSTED  429   the caller's own quota
     ├── Unavailable          UNAVAILABLE         503   the service is full, starting or stopping
+    │   └── DecoderUnavailable                         all at work, or ended from outside
     ├── DeadlineExceeded     DEADLINE_EXCEEDED   504
     ├── Cancelled            CANCELLED           499   the caller went away
     ├── MissingDependency    FAILED_PRECONDITION 501   an extra or a system library is not installed
@@ -24,7 +25,11 @@ into INTERNAL, so an error crosses Triton inside its message: ``[CODE] text`` or
 from __future__ import annotations
 
 import re
-from typing import ClassVar
+from typing import ClassVar, Literal
+
+VideoProblem = Literal[
+    "unreadable", "no_video_stream", "nothing_decoded", "damaged", "incomplete", "decoder_crashed"
+]
 
 
 class BacktalError(Exception):
@@ -47,7 +52,20 @@ class InvalidArgument(BacktalError):
 
 
 class InvalidVideo(InvalidArgument):
-    """The bytes are no video, hold no video stream, or do not decode to what they declare."""
+    """The bytes are no video, hold no video stream, or do not decode to what they declare.
+
+    `problem` is which of these, in a word.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        problem: VideoProblem = "unreadable",
+        retry_after_seconds: float | None = None,
+    ) -> None:
+        super().__init__(message, retry_after_seconds=retry_after_seconds)
+        self.problem: VideoProblem = problem
 
 
 class LimitExceeded(InvalidArgument):
@@ -95,6 +113,10 @@ class Unavailable(BacktalError):
 
     grpc_code = "UNAVAILABLE"
     http_status = 503
+
+
+class DecoderUnavailable(Unavailable):
+    """No decoder can be had, or the one there was is ended from outside."""
 
 
 class DeadlineExceeded(BacktalError):

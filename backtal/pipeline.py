@@ -33,11 +33,11 @@ from backtal.features import (
 )
 from backtal.localization import Choice, localize
 from backtal.manifest import Manifest
-from backtal.run_control import Progress, RunControl
+from backtal.run_control import Progress, RunControl, StageTime
 from backtal.segments import Segment
 from backtal.stages import CasOutput, Stages
 from backtal.streaming import SegmentStream
-from backtal.video import DecoderName, RangeReader, VideoLimits
+from backtal.video import DecoderName, RangeReader, VideoDescription, VideoLimits
 
 if TYPE_CHECKING:
     from backtal.video.sandbox import DecoderPool
@@ -97,8 +97,8 @@ class Answer:
     cas: raw [C(+1), L], features: both None where they were not to be kept.
     position_seconds_middle: float64 [L], the middle of each position.
     streams, feature_provenance: which features, and what made them.
-    num_frames_declared: None where the file does not say. stage_seconds: time spent by stage;
-    decoding runs beside the features, so that the sum may exceed the total.
+    video: what the file declares; None for features. stage_seconds: time spent by stage; decoding
+    runs beside the features, so that the sum may exceed the total.
     """
 
     segments: tuple[Segment, ...]
@@ -110,7 +110,7 @@ class Answer:
     feature_provenance: FeatureProvenance
     warnings: tuple[str, ...]
     num_frames_decoded: int
-    num_frames_declared: int | None
+    video: VideoDescription | None
     stage_seconds: dict[str, float]
     bundle_name: str
     bundle_sha256: str
@@ -145,9 +145,12 @@ class Pipeline:
         is_cancelled: Callable[[], bool] = lambda: False,
         on_progress: Callable[[Progress], None] = lambda _: None,
         max_seconds: float | None = None,
+        stages: dict[str, StageTime] | None = None,
         keep: Collection[Kept] = ("cas", "features"),
     ) -> Answer:
         """Answer `request`; `keep` says what of the large parts of an answer is wanted.
+
+        `stages` is filled with the time of each stage as the run goes on, to its end or its error.
 
         Raises Cancelled within one batch of clips of `is_cancelled` turning true, and
         DeadlineExceeded as soon after `max_seconds`; Unavailable for a decoder; NotFound,
@@ -155,7 +158,9 @@ class Pipeline:
         backbone or dimension, and for a choice out of its range.
         """
         with closing(request.remote) if request.remote is not None else nullcontext():
-            control = RunControl(is_cancelled, on_progress, max_seconds)
+            control = RunControl(
+                is_cancelled, on_progress, max_seconds, {} if stages is None else stages
+            )
             # Before any work is done; localization would find it at the end.
             choice = Choice(
                 request.score_threshold, request.max_segments, request.classes, request.nms
@@ -191,7 +196,7 @@ class Pipeline:
             feature_provenance=self._extractor.provenance,
             warnings=decoded.warnings,
             num_frames_decoded=decoded.num_frames,
-            num_frames_declared=decoded.num_frames_declared,
+            video=decoded.video,
             stage_seconds=control.stage_seconds,
             bundle_name=self._description.name,
             bundle_sha256=self._bundle_sha256,
@@ -216,7 +221,7 @@ class Pipeline:
             feature_provenance=features.provenance,
             warnings=extracted.warnings,
             num_frames_decoded=features.num_frames_decoded,
-            num_frames_declared=extracted.num_frames_declared,
+            video=extracted.video,
             stage_seconds=control.stage_seconds,
             bundle_name=self._description.name,
             bundle_sha256=self._bundle_sha256,

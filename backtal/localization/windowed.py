@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,14 @@ if TYPE_CHECKING:
 
 # How far a run that outgrows its window is followed back, and measured against what is around it.
 HISTORY_WINDOWS = 8
+
+
+def num_windows(num_positions: int, description: BundleDescription) -> int:
+    """The windows that a CAS of so many positions is scored in."""
+    settings, size = description.localization, description.grid.window_positions
+    if settings.preset == "released" or settings.windows == "whole" or num_positions <= size:
+        return 1
+    return 1 + math.ceil((num_positions - size) / (size // 2))
 
 
 class WindowedLocalizer:

@@ -149,7 +149,10 @@ class _Decoding:
         """The report. Raises InvalidVideo for what fell short, unless that is allowed."""
         name = self._description.name
         if end_seconds <= TICK_TOLERANCE_SECONDS:
-            raise InvalidVideo(f"{name} lasts {end_seconds:g} s: too short to show anything")
+            raise InvalidVideo(
+                f"{name} lasts {end_seconds:g} s: too short to show anything",
+                problem="nothing_decoded",
+            )
         warnings = list(self._check_span(end_seconds))
         if self._num_damaged:
             warnings.append(
@@ -216,7 +219,8 @@ class _Decoding:
         if self._timeline.num_frames and not self._allow_partial:
             raise InvalidVideo(
                 f"{self._description.name} is damaged after {self._reached_seconds:.2f} s: "
-                f"{self._last_damage}; allow_partial answers for what can be decoded"
+                f"{self._last_damage}; allow_partial answers for what can be decoded",
+                problem="damaged",
             )
 
     def _check_span(self, end_seconds: float) -> tuple[str, ...]:
@@ -261,7 +265,10 @@ def _video_stream(container: InputContainer, name: str) -> VideoStream:
         if not is_cover and stream.codec_context is not None:
             return stream
     kinds = ", ".join(stream.type for stream in container.streams) or "nothing"
-    raise InvalidVideo(f"{name} has no video stream that can be decoded, it has: {kinds}")
+    raise InvalidVideo(
+        f"{name} has no video stream that can be decoded, it has: {kinds}",
+        problem="no_video_stream",
+    )
 
 
 def _describe(source: Source, container: InputContainer, stream: VideoStream) -> VideoDescription:

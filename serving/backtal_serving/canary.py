@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ import numpy as np
 from backtal.client import STREAM_SUFFIX
 from backtal.errors import from_wire
 from backtal.manifest import MANIFEST_NAME, Manifest
+from backtal_serving.handover import CANARY_PARAMETER
+from backtal_serving.metrics.supervision import SupervisionMetrics
 
 REQUEST_ID = "canary"
 # Of features: as few as make an answer.
@@ -21,8 +24,14 @@ _BUSY = ("UNAVAILABLE", "DEADLINE_EXCEEDED", "CANCELLED")
 class Canary:
     """Asks every bundle of a repository for the segments of two clips of nothing."""
 
-    def __init__(self, repository: Path, timeout_seconds: float) -> None:
+    def __init__(
+        self,
+        repository: Path,
+        timeout_seconds: float,
+        metrics: SupervisionMetrics | None = None,
+    ) -> None:
         self._timeout_seconds = timeout_seconds
+        self._metrics = metrics or SupervisionMetrics()
         self._feature_dims = {
             path.parent.parent.name: Manifest.load(path).description.feature_dim
             for path in sorted(repository.glob(f"*/1/{MANIFEST_NAME}"))
@@ -49,15 +58,22 @@ class Canary:
     def _problem_of(self, client: Any, bundle: str) -> str | None:
         from tritonclient.grpc import InferenceServerException
 
+        started = time.monotonic()
         try:
             self._ask(client, bundle)
         except InferenceServerException as error:
-            code = str(error.status()).removeprefix("StatusCode.")
-            if from_wire(error.message()) is None and code not in _BUSY:
-                return f"{bundle}: {code}: {error.message()}"
-            if not self._is_live(client):
-                return "the server does not answer"
+            problem = self._meaning(client, bundle, error)
+            if problem is not None:
+                self._metrics.canary_failed(bundle)
+            return problem
+        self._metrics.canary_answered(bundle, time.monotonic() - started)
         return None
+
+    def _meaning(self, client: Any, bundle: str, error: Any) -> str | None:
+        code = str(error.status()).removeprefix("StatusCode.")
+        if from_wire(error.message()) is None and code not in _BUSY:
+            return f"{bundle}: {code}: {error.message()}"
+        return None if self._is_live(client) else "the server does not answer"
 
     def _ask(self, client: Any, bundle: str) -> None:
         from tritonclient.grpc import InferInput, InferRequestedOutput
@@ -73,6 +89,7 @@ class Canary:
             inputs,
             outputs=[InferRequestedOutput("duration")],
             request_id=REQUEST_ID,
+            parameters={CANARY_PARAMETER: True},
             client_timeout=self._timeout_seconds,
         )
 

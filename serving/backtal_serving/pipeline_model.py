@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,14 +29,17 @@ from backtal.errors import (
 )
 from backtal.flow import plan_flow_fields
 from backtal.manifest import MANIFEST_NAME, Manifest
-from backtal.pipeline import Answer, CasOutput, Pipeline, Progress
+from backtal.pipeline import Answer, CasOutput, Pipeline, Progress, Request
 from backtal.stages import Clips
 from backtal.video.sandbox import DecoderPool
 from backtal_serving import handover, wire
 from backtal_serving.drain import request_in_flight
+from backtal_serving.handover import HandedOver
+from backtal_serving.metrics.observations import Observation, of_answer, of_failure
+from backtal_serving.metrics.triton import TritonMetrics
 from backtal_serving.model_process import end_process
 from backtal_serving.numpy_version import check_numpy
-from backtal_serving.request_log import logged_request
+from backtal_serving.request_log import RequestLog, logged_request
 from backtal_serving.settings import ServingSettings
 
 # The nearest code that Triton has; the message carries the true one. By name: Triton adds its
@@ -86,6 +89,7 @@ class TritonPythonModel:
         self._pool = DecoderPool(limits.decode)
         # Where the kernel refuses the lockdown, the model does not load and says why.
         self._pool.start()
+        self._metrics = TritonMetrics(self._manifest.description.name)
         self._pipeline = Pipeline(
             self._manifest, InnerModels(self._manifest), limits.video, pool=self._pool
         )
@@ -131,29 +135,41 @@ class TritonPythonModel:
         bundle = self._manifest.description.name
         with logged_request(request.request_id(), bundle) as log:
             with request_in_flight(self._settings.state_folder):
-                answer = self._answer(request, on_progress)
+                answer = self._answer(request, log, on_progress)
             log.answered(answer)
         return answer
 
-    def _answer(self, request: Any, on_progress: Any) -> Answer:
-        tensors = {tensor.name(): tensor.as_numpy() for tensor in request.inputs()}
+    def _answer(self, request: Any, log: RequestLog, on_progress: Any) -> Answer:
         parameters = json.loads(request.parameters() or "{}")
-        settings = self._settings
-        handed, parameters = handover.take(parameters, settings.spool_folder)
-        roots, remote = handed.reach(settings)
-        decoded = wire.decode(
+        handed, parameters = handover.take(parameters, self._settings.spool_folder)
+        log.is_canary = handed.is_canary
+        decoded = self._decode(request, parameters, handed)
+        try:
+            answer = self._pipeline.run(
+                decoded,
+                is_cancelled=request.is_cancelled,
+                max_seconds=self._settings.limits.requests.max_seconds,
+                keep=wire.kept(request.requested_output_names()),
+                **({} if on_progress is None else {"on_progress": on_progress}),
+            )
+        except BacktalError as error:
+            self._count(of_failure(error, decoded))
+            raise
+        if not handed.is_canary:
+            self._count(of_answer(answer, decoded, self._manifest.description))
+        return answer
+
+    def _decode(self, request: Any, parameters: Mapping[str, Any], handed: HandedOver) -> Request:
+        tensors = {tensor.name(): tensor.as_numpy() for tensor in request.inputs()}
+        roots, remote = handed.reach(self._settings)
+        return wire.decode(
             tensors, parameters, self._manifest, roots, remote=remote, spooled=handed.spooled
         )
-        # Large videos: the pipeline has its own copy, spooled.
-        del tensors
-        progress = {} if on_progress is None else {"on_progress": on_progress}
-        return self._pipeline.run(
-            decoded,
-            is_cancelled=request.is_cancelled,
-            max_seconds=settings.limits.requests.max_seconds,
-            keep=wire.kept(request.requested_output_names()),
-            **progress,
-        )
+
+    def _count(self, observations: Iterable[Observation]) -> None:
+        if self._settings.metrics:
+            self._metrics.record(observations)
+            self._metrics.decoders_died(self._pool.num_deaths)
 
 
 def _call(

@@ -10,7 +10,6 @@ from typing import Any
 
 from backtal.errors import BacktalError, Internal
 from backtal.pipeline import Answer
-from backtal_serving.canary import REQUEST_ID as CANARY_ID
 from backtal_serving.logs import Level, log_event
 
 _LEVELS: dict[str, Level] = {"OK": "info", "INTERNAL": "error"}
@@ -23,6 +22,8 @@ class RequestLog:
         # A client that names no id gets one, so that its lines can be told from others'.
         self.about: dict[str, Any] = {"request_id": request_id or uuid.uuid4().hex}
         self.about["bundle"] = bundle
+        # The supervisor's own, told of only where it fails.
+        self.is_canary = False
 
     def answered(self, answer: Answer) -> None:
         """Add the answer's measures."""
@@ -51,7 +52,7 @@ def logged_request(request_id: str, bundle: str) -> Iterator[RequestLog]:
         raise
     finally:
         seconds = round(time.monotonic() - started, 4)
-        if (request_id, code) != (CANARY_ID, "OK"):
+        if not log.is_canary or code != "OK":
             log_event(
                 "request",
                 _LEVELS.get(code, "warning"),

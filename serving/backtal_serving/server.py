@@ -28,6 +28,7 @@ from backtal_serving.settings import ServingSettings
 
 LOOPBACK = "127.0.0.1"
 SOCKET_NAME, SOCKET_PORT = "triton.sock", 1
+METRICS_SOCKET_NAME = "metrics.sock"
 SHARED_MEMORY = Path("/dev/shm")
 POLL_SECONDS = 0.02
 # Triton takes a model's process that is silent for a second for dead, and aborts: so it does on a
@@ -35,6 +36,7 @@ POLL_SECONDS = 0.02
 START_ATTEMPTS = 3
 # Beyond Triton's own exit timeout: it finishes what is in flight, then unloads.
 GRACE_SECONDS = 5.0
+PROBE_SECONDS = 5.0
 TAIL_LINES = 12
 MAXIMUM_LINE = 500
 # Triton starts its own error lines with E and the date.
@@ -110,6 +112,14 @@ class TritonServer:
         # Triton has no option for a socket: of an address unix:PATH it listens on PATH:PORT.
         assert self.options.socket_folder is not None
         return self.options.socket_folder / f"{SOCKET_NAME}:{SOCKET_PORT}"
+
+    @property
+    def metrics_socket(self) -> Path | None:
+        """Where Triton's own metrics are to be had by HTTP, None where they are off."""
+        folder = self.options.socket_folder
+        if folder is None or not self.options.settings.metrics:
+            return None
+        return folder / METRICS_SOCKET_NAME
 
     @property
     def http_address(self) -> str | None:
@@ -202,6 +212,16 @@ class TritonServer:
             except InferenceServerException as error:
                 raise Unavailable(f"{model} cannot be loaded again: {error.message()}") from None
 
+    def triton_version(self) -> str:
+        """What Triton says that it is, say 2.51.0; empty where it does not answer."""
+        from tritonclient.grpc import InferenceServerClient, InferenceServerException
+
+        with InferenceServerClient(self.grpc_address) as client:
+            try:
+                return str(client.get_server_metadata(client_timeout=PROBE_SECONDS).version)
+            except InferenceServerException:
+                return ""
+
     def wait(self, timeout_seconds: float | None = None) -> int | None:
         """The exit code once Triton has ended by itself, None after `timeout_seconds`."""
         if self._process is None:
@@ -243,11 +263,15 @@ class TritonServer:
         if self.options.socket_folder is not None:
             # A Triton that was killed leaves it, and would seem to listen until the new one does.
             self._socket.unlink(missing_ok=True)
+        if self.metrics_socket is not None:
+            self.metrics_socket.unlink(missing_ok=True)
         assert self._folder is not None
         limits = self.options.settings.limits.requests
         view = write_view(self.options.repository, self._folder / "repository", limits)
         command = [str(installation.tritonserver), *self._arguments(layout, view)]
-        settings = self.options.settings.model_copy(update={"state_folder": self._folder})
+        settings = self.options.settings.model_copy(
+            update={"state_folder": self._folder, "metrics": self.metrics_socket is not None}
+        )
         environment = {**layout.environment, **settings.to_environment()}
         self.log_file.parent.mkdir(parents=True, exist_ok=True)
         with self.log_file.open("ab") as log:
@@ -277,7 +301,7 @@ class TritonServer:
             *self._grpc_arguments(),
             # Else a large request's memory is kept for the next one.
             "--grpc-infer-allocation-pool-size=0",
-            "--allow-metrics=false",
+            *self._metrics_arguments(),
             f"--exit-timeout-secs={options.exit_timeout_seconds}",
         ]
         if options.http_port is None:
@@ -299,6 +323,13 @@ class TritonServer:
             return [f"--grpc-address={LOOPBACK}", f"--grpc-port={self.grpc_port}"]
         socket_path = self.options.socket_folder / SOCKET_NAME
         return [f"--grpc-address=unix:{socket_path}", f"--grpc-port={SOCKET_PORT}"]
+
+    def _metrics_arguments(self) -> list[str]:
+        if self.metrics_socket is None:
+            return ["--allow-metrics=false"]
+        # Its HTTP can be crashed from outside: a socket that nobody else reaches, and no port.
+        address = f"--metrics-address=unix:{self.metrics_socket}"
+        return ["--allow-metrics=true", address, "--metrics-port=1"]
 
     def _wait_until_ready(self) -> None:
         deadline = time.monotonic() + self.options.startup_timeout_seconds
@@ -391,6 +422,6 @@ def _is_ready(address: str) -> bool:
 
     with InferenceServerClient(address) as client:
         try:
-            return bool(client.is_server_ready(client_timeout=5.0))
+            return bool(client.is_server_ready(client_timeout=PROBE_SECONDS))
         except InferenceServerException:
             return False

@@ -19,14 +19,15 @@ class ServingSettings(Settings):
     """How the models of one server behave.
 
     `allowed_roots` are folders whose files a `uri` may name; `remote` what else it may name,
-    `limits` all that is bounded. `state_folder` is the supervisor's, by which it waits for requests
-    in flight. `spool_folder` is the front door's, for videos that it hands over by name; None where
-    there is no door.
+    `limits` all that is bounded. `metrics`: whether the models count (docs/metrics.md).
+    `state_folder` is the supervisor's, by which it waits for requests in flight. `spool_folder` is
+    the front door's, for videos that it hands over by name; None where there is no door.
     """
 
     allowed_roots: tuple[Path, ...] = ()
     remote: RemoteAccess = RemoteAccess()
     limits: Limits = Limits()
+    metrics: bool = True
     state_folder: Path | None = None
     spool_folder: Path | None = None
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from backtal.errors import BacktalError, Unavailable
 from backtal_serving.canary import Canary
 from backtal_serving.logs import log_event
+from backtal_serving.metrics.supervision import SupervisionMetrics
 from backtal_serving.processes import bury_orphans, stubs_of
 from backtal_serving.server import TritonServer
 
@@ -52,12 +53,16 @@ class Supervisor:
         server: TritonServer,
         options: SupervisorOptions | None = None,
         *,
+        metrics: SupervisionMetrics | None = None,
         on_ready: Callable[[], None] = lambda: None,
         on_down: Callable[[], None] = lambda: None,
     ) -> None:
         self._server = server
         self._options = options or SupervisorOptions()
-        self._canary = Canary(server.options.repository, self._options.canary_timeout_seconds)
+        self._metrics = metrics or SupervisionMetrics()
+        self._canary = Canary(
+            server.options.repository, self._options.canary_timeout_seconds, self._metrics
+        )
         self._on_ready = on_ready
         self._on_down = on_down
 
@@ -98,12 +103,14 @@ class Supervisor:
             except BacktalError as error:
                 log_event("start_failed", "error", problem=error.message)
             else:
+                self._metrics.child_restarted("triton")
                 self._tell_ready()
                 return num_starts
         return num_starts
 
     def _tell_ready(self) -> None:
         self._on_ready()
+        self._metrics.started(self._server.triton_version(), self._canary.bundles)
         log_event(
             "ready",
             grpc_address=self._server.grpc_address,
@@ -153,5 +160,6 @@ class Supervisor:
             except Unavailable as error:
                 log_event("reload_failed", "error", model=model, problem=error.message)
                 return False
+            self._metrics.child_restarted("model")
             log_event("model_reloaded", model=model, seconds=round(time.monotonic() - started, 2))
         return True

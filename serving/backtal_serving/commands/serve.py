@@ -115,8 +115,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Serve until a signal; the exit code."""
-    from backtal_serving.door.service import behind_door, door_of, private_folder
+    from backtal_serving.door.service import (
+        behind_door,
+        door_of,
+        private_folder,
+        supervision_file,
+    )
     from backtal_serving.logs import log_event
+    from backtal_serving.metrics.supervision import SupervisionMetrics
     from backtal_serving.processes import adopt_orphans
     from backtal_serving.server import ServerOptions
     from backtal_serving.supervisor import Supervisor
@@ -134,10 +140,11 @@ def run(arguments: argparse.Namespace) -> int:
     with private_folder() as folder:
         door_settings = _door_settings(arguments, folder)
         server = behind_door(options, folder, door_settings.spool_folder)
-        supervisor = Supervisor(server)
+        supervision = SupervisionMetrics(supervision_file(server))
+        supervisor = Supervisor(server, metrics=supervision)
         try:
             supervisor.start()
-            with door_of(server, door_settings, arguments.log_file) as door:
+            with door_of(server, door_settings, arguments.log_file, supervision) as door:
                 _announce(server, door, arguments.ready_file)
                 return supervisor.watch()
         except KeyboardInterrupt:

@@ -16,7 +16,7 @@ from backtal.errors import BacktalError, DeadlineExceeded, InvalidArgument
 from backtal_serving.door.callers import Caller, KeyRing
 from backtal_serving.door.catalogue import Catalogue, ModelSpec
 from backtal_serving.door.checking import LENGTH_BYTES, check
-from backtal_serving.door.outcomes import Counted, Outcomes
+from backtal_serving.door.outcomes import Counted, Entry, Outcomes
 from backtal_serving.door.quotas import Quotas
 from backtal_serving.door.settings import DoorSettings
 from backtal_serving.door.spool import Spool, SpooledFile, pieces
@@ -74,7 +74,7 @@ class Door:
             max_waiting=settings.requests.queued,
             max_bytes=limits.waiting_bytes,
         )
-        self._turns: dict[str, Turns] = {}
+        self.turns: dict[str, Turns] = {}
 
     async def watch(self) -> None:
         """Keep the catalogue and the keys up to date, for ever."""
@@ -92,12 +92,14 @@ class Door:
         self.spool.close()
 
     @contextmanager
-    def request(self, entry: str, authorization: str | None) -> Iterator[Asked]:
+    def request(
+        self, entry: Entry, authorization: str | None, *, is_detection: bool = True
+    ) -> Iterator[Asked]:
         """Let a request in, count it, hold its caller's quota while the block runs.
 
         Raises Unauthenticated and ResourceExhausted.
         """
-        with self.outcomes.request(entry) as counted:
+        with self.outcomes.request(entry, is_detection=is_detection) as counted:
             caller = self.keys.caller(authorization)
             with self.quotas.request(caller):
                 yield Asked(caller, counted)
@@ -154,14 +156,15 @@ class Door:
 
     def check_room(self, asked: Asked) -> None:
         """Raise Unavailable for a caller whose request would be refused once it was read."""
-        for turns in self._turns.values():
+        for turns in self.turns.values():
             turns.check_room(asked.caller.name)
 
     @asynccontextmanager
     async def _turn(self, prepared: Prepared, timeout_seconds: float) -> AsyncIterator[float]:
         """Hold a turn of the bundle; the seconds that are left of the timeout."""
         timeout_seconds = min(timeout_seconds, self.settings.requests.max_seconds)
-        deadline = time.monotonic() + timeout_seconds
+        started = time.monotonic()
+        deadline = started + timeout_seconds
         turn = self._turns_of(prepared.spec.bundle).turn(
             prepared.asked.caller.name, len(prepared.message)
         )
@@ -173,18 +176,20 @@ class Door:
                 raise DeadlineExceeded(
                     f"{timeout_seconds:g} s passed while the request waited for its turn"
                 ) from None
-            yield max(deadline - time.monotonic(), 0.0)
+            now = time.monotonic()
+            self.outcomes.waited(prepared.spec.bundle, now - started)
+            yield max(deadline - now, 0.0)
 
     def _turns_of(self, bundle: str) -> Turns:
-        if bundle not in self._turns:
+        if bundle not in self.turns:
             requests = self.settings.requests
-            self._turns[bundle] = Turns(
+            self.turns[bundle] = Turns(
                 bundle,
                 at_once=requests.at_once,
                 max_waiting=requests.queued,
                 max_bytes=self.settings.limits.waiting_bytes,
             )
-        return self._turns[bundle]
+        return self.turns[bundle]
 
 
 def parse_message(message: bytes) -> Any:

@@ -23,11 +23,12 @@ from backtal.errors import (
     to_wire,
 )
 from backtal_serving.door.core import Asked, Door, parse_message
+from backtal_serving.door.outcomes import Entry
 from backtal_serving.door.refusals import status_metadata, told
 from backtal_serving.door.timeouts import timeout
 from backtal_serving.door.triton import SERVICE
 
-ENTRY, STREAM_ENTRY, INFO_ENTRY = "grpc", "grpc_stream", "grpc_info"
+ENTRY: Entry = "grpc"
 SERVER_NAME = "backtal"
 # Triton's own header: errors of a stream as gRPC's status in place of a text.
 STATUS_HEADER = "triton_grpc_error"
@@ -128,7 +129,7 @@ class GrpcService:
 
     async def _stream_one(self, message: bytes, context: Context) -> None:
         door = self._door
-        with door.request(STREAM_ENTRY, _authorization(context)) as asked:
+        with door.request(ENTRY, _authorization(context)) as asked:
             try:
                 request = parse_message(message)
                 wants_empty = _flag(request, "triton_enable_empty_final_response")
@@ -197,7 +198,8 @@ class GrpcService:
 
     async def _informed(self, answer: Callable[[Asked], Any], context: Context) -> Any:
         async def counted() -> Any:
-            with self._door.request(INFO_ENTRY, _authorization(context)) as asked:
+            authorization = _authorization(context)
+            with self._door.request(ENTRY, authorization, is_detection=False) as asked:
                 return answer(asked)
 
         return await _or_abort(counted(), context)

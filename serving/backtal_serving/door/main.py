@@ -26,6 +26,8 @@ GRACE_SECONDS = 30.0
 def main() -> int:
     """Run until a signal; the exit code."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    # It tells of every request, /metrics asks Triton for one each time.
+    logging.getLogger("httpx").setLevel(logging.WARNING)
     settings_file, ready_file = (Path(argument) for argument in sys.argv[1:3])
     try:
         asyncio.run(serve(read_json(DoorSettings, settings_file), ready_file))

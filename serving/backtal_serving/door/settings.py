@@ -70,6 +70,8 @@ class DoorSettings(SettingsFile):
     gRPC. folder: the spool and the jobs; its owner's alone. repository: for the bundles' classes.
     requests, video: the server's limits, which the door keeps before Triton has to.
     keys_file: who may come in; without one the door listens on loopback only, to everybody there.
+    triton_metrics, supervisor_metrics: the socket and the file that /metrics is gathered from;
+    None where there is none.
     """
 
     host: str = "127.0.0.1"
@@ -81,6 +83,8 @@ class DoorSettings(SettingsFile):
     keys_file: Path | None = None
     requests: RequestLimits = RequestLimits()
     video: VideoLimits = VideoLimits()
+    triton_metrics: Path | None = None
+    supervisor_metrics: Path | None = None
 
     @field_validator("host")
     @classmethod

@@ -23,6 +23,7 @@ from backtal_serving.door.http.bodies import (
     video_chunks,
     whole_body,
 )
+from backtal_serving.door.http.entry import let_in
 from backtal_serving.door.http.formats import (
     ALWAYS,
     INCLUDED,
@@ -37,7 +38,6 @@ from backtal_serving.door.http.formats import (
 from backtal_serving.door.http.problems import RESPONSES
 from backtal_serving.door.spool import SpooledFile
 
-ENTRY, INFO_ENTRY = "http_v1", "http_info"
 MAX_URI_BODY_BYTES = 64 * 1024
 
 
@@ -129,7 +129,7 @@ def router(door: Door) -> APIRouter:
 
     @routes.get("/models", summary="The bundles that you may use")
     async def models(request: Request) -> Bundles:
-        with door.request(INFO_ENTRY, request.headers.get("authorization")) as asked:
+        with let_in(door, request) as asked:
             return Bundles(models=_bundles(door, asked))
 
     @routes.post(
@@ -141,7 +141,7 @@ def router(door: Door) -> APIRouter:
         response_class=Response,
     )
     async def detect(request: Request, query: Annotated[DetectQuery, Query()]) -> Response:
-        with door.request(ENTRY, request.headers.get("authorization")) as asked:
+        with let_in(door, request, is_detection=True) as asked:
             return await _detect(door, asked, request, query)
 
     return routes

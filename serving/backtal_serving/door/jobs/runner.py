@@ -17,10 +17,11 @@ from backtal.client import STREAM_SUFFIX
 from backtal.errors import Internal, NotFound, Unavailable
 from backtal_serving.door.core import Asked, Door
 from backtal_serving.door.jobs.store import Job, JobStore
+from backtal_serving.door.outcomes import Counted, Entry
 from backtal_serving.door.refusals import told
 from backtal_serving.door.spool import SpooledFile
 
-ENTRY = "job"
+ENTRY: Entry = "job"
 # A job waits for a Triton that is started again, or for room; it is in no hurry.
 RETRY_SECONDS = 5.0
 SWEEP_SECONDS = 60.0
@@ -109,7 +110,9 @@ class JobRunner:
 
     async def _work(self, job: Job) -> None:
         try:
-            result = await self._answer_patiently(job)
+            # Once for a job, however often it is tried.
+            with self._door.outcomes.request(ENTRY) as counted:
+                result = await self._answer_patiently(job, counted)
             self._store.end(job.id, "succeeded", result)
         except asyncio.CancelledError:
             # Cancelled by its caller, the row says so already.
@@ -125,10 +128,10 @@ class JobRunner:
             self.feeds.pop(job.id, None)
             self.wake()
 
-    async def _answer_patiently(self, job: Job) -> dict[str, Any]:
+    async def _answer_patiently(self, job: Job, counted: Counted) -> dict[str, Any]:
         deadline = time.monotonic() + self._door.settings.requests.max_seconds
         while True:
-            outcome = await self._try(job)
+            outcome = await self._try(job, counted)
             if not isinstance(outcome, Unavailable):
                 return outcome
             seconds = outcome.retry_after_seconds or RETRY_SECONDS
@@ -137,34 +140,33 @@ class JobRunner:
             _log.info("job %s waits %.1f s: %s", job.id, seconds, outcome.message)
             await asyncio.sleep(seconds)
 
-    async def _try(self, job: Job) -> dict[str, Any] | Unavailable:
+    async def _try(self, job: Job, counted: Counted) -> dict[str, Any] | Unavailable:
         try:
-            return await self._answer(job)
+            return await self._answer(job, counted)
         except Unavailable as error:
             return error
 
-    async def _answer(self, job: Job) -> dict[str, Any]:
+    async def _answer(self, job: Job, counted: Counted) -> dict[str, Any]:
         door = self._door
-        with door.outcomes.request(ENTRY) as counted:
-            asked = Asked(door.keys.named(job.caller), counted)
-            request = self._make_request(job.request)
-            request.model_name += STREAM_SUFFIX
-            request.outputs.add(name="progress")
-            async with (
-                self._video(job) as spooled,
-                door.prepare(asked, request, spooled) as prepared,
-                aclosing(door.stream(prepared, door.settings.requests.max_seconds)) as responses,
-            ):
-                result = None
-                async for response in responses:
-                    progress = self._read_progress(response)
-                    if progress is not None:
-                        self._progress(job.id, *progress)
-                    elif response.outputs:
-                        result = self._read_result(response)
-            if result is None:
-                raise Internal("the stream of a job ended without an answer")
-            return result
+        asked = Asked(door.keys.named(job.caller), counted)
+        request = self._make_request(job.request)
+        request.model_name += STREAM_SUFFIX
+        request.outputs.add(name="progress")
+        result = None
+        async with (
+            self._video(job) as spooled,
+            door.prepare(asked, request, spooled) as prepared,
+            aclosing(door.stream(prepared, door.settings.requests.max_seconds)) as responses,
+        ):
+            async for response in responses:
+                progress = self._read_progress(response)
+                if progress is not None:
+                    self._progress(job.id, *progress)
+                elif response.outputs:
+                    result = self._read_result(response)
+        if result is None:
+            raise Internal("the stream of a job ended without an answer")
+        return result
 
     @asynccontextmanager
     async def _video(self, job: Job) -> AsyncIterator[SpooledFile | None]:
