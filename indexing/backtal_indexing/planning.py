@@ -9,7 +9,7 @@ grow with the library but while it is listed, by some 150 bytes a video.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from itertools import islice, pairwise
 from pathlib import Path
@@ -146,15 +146,15 @@ def plan_run(
     plan.write(shards())
 
 
-def plan_retry(plan: Plan, index: Index, wanted: Wanted) -> None:
-    """Fill `plan` with the videos of the bundle that failed or are quarantined."""
+def plan_retry(plan: Plan, index: Index, uris: Collection[str], wanted: Wanted) -> None:
+    """Fill `plan` with those of `uris` that the bundle failed at or has in quarantine."""
 
     def shards() -> Iterator[Shard]:
         for part, generation, entries in _known_parts(index, index.videos_names()):
             videos = [
                 PlannedVideo(uri, bundle)
                 for (uri, bundle), entry in sorted(entries.items())
-                if bundle == wanted.bundle and entry.status in NOT_DONE
+                if bundle == wanted.bundle and entry.status in NOT_DONE and uri in uris
             ]
             plan.counts.num_to_do += len(videos)
             yield from _cut(part, generation, videos, wanted.videos_per_shard)

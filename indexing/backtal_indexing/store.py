@@ -71,6 +71,12 @@ class Store:
             for piece in self._objects.get(name).stream():
                 yield bytes(piece)
 
+    def tail(self, name: str, num_bytes: int) -> bytes:
+        """The last bytes of an object. Raises NotFound."""
+        size = self.head(name).num_bytes
+        with translated(self.url_of(name)):
+            return bytes(self._objects.get_range(name, start=max(size - num_bytes, 0), end=size))
+
     def head(self, name: str) -> StoredObject:
         """What a listing would tell of an object. Raises NotFound."""
         with translated(self.url_of(name)):
