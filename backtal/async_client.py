@@ -25,6 +25,7 @@ from backtal.detection import DetectionAnswer
 from backtal.errors import BacktalError, Internal
 from backtal.features import FeatureSequence
 from backtal.patience import Patience, RetryPolicy
+from backtal.tracing import traced_call
 
 Result = TypeVar("Result")
 
@@ -100,9 +101,10 @@ class AsyncClient:
         name = bundle or await self.default_bundle()
 
         async def ask(left_seconds: float | None) -> DetectionAnswer:
-            result = await self._client.infer(
-                name, client_timeout=left_seconds, headers=self._headers, **request
-            )
+            with traced_call(self.address, self._headers) as headers:
+                result = await self._client.infer(
+                    name, client_timeout=left_seconds, headers=headers, **request
+                )
             return read_answer(result)
 
         return await self._patiently(ask, timeout_seconds)
@@ -134,17 +136,16 @@ class AsyncClient:
 
         update = Update(0.0, 0.0)
         limit = self._timeout_seconds if timeout_seconds is None else timeout_seconds
-        responses = self._client.stream_infer(
-            requests(), stream_timeout=limit, headers=self._headers
-        )
-        try:
-            async for result, error in responses:
-                if error is not None:
-                    raise translate(error, self.address) from None
-                update = update_of(result, update)
-                yield update
-        except self._exception as error:
-            raise translate(error, self.address) from None
+        with traced_call(self.address, self._headers) as headers:
+            responses = self._client.stream_infer(requests(), stream_timeout=limit, headers=headers)
+            try:
+                async for result, error in responses:
+                    if error is not None:
+                        raise translate(error, self.address) from None
+                    update = update_of(result, update)
+                    yield update
+            except self._exception as error:
+                raise translate(error, self.address) from None
         if update.answer is None:
             raise Internal("the stream ended without an answer")
 

@@ -33,6 +33,7 @@ from backtal.detection import DetectionAnswer
 from backtal.errors import BacktalError, DeadlineExceeded, Unavailable
 from backtal.features import FeatureSequence
 from backtal.patience import NO_RETRIES, Patience, RetryPolicy
+from backtal.tracing import traced_call
 
 __all__ = [
     "DEFAULT_BUNDLE",
@@ -163,9 +164,10 @@ class Client:
         def ask(left_seconds: float | None) -> DetectionAnswer:
             if on_progress is None:
                 request = request_of(sources, options, **wanted)
-                result = self._client.infer(
-                    name, client_timeout=left_seconds, headers=self._headers, **request
-                )
+                with traced_call(self.address, self._headers) as headers:
+                    result = self._client.infer(
+                        name, client_timeout=left_seconds, headers=headers, **request
+                    )
                 return read_answer(result)
             request = request_of(sources, options, **wanted, with_progress=True)
             return self._last(self._updates(name, request, left_seconds), on_progress)
@@ -201,11 +203,21 @@ class Client:
     def _updates(
         self, bundle: str, request: dict[str, Any], timeout_seconds: float | None
     ) -> Iterator[Update]:
+        with traced_call(self.address, self._headers) as headers:
+            yield from self._updates_with(headers, bundle, request, timeout_seconds)
+
+    def _updates_with(
+        self,
+        headers: dict[str, str],
+        bundle: str,
+        request: dict[str, Any],
+        timeout_seconds: float | None,
+    ) -> Iterator[Update]:
         arrived: queue.Queue[tuple[Any, Any]] = queue.Queue()
         self._client.start_stream(
             callback=lambda result, error: arrived.put((result, error)),
             stream_timeout=timeout_seconds,
-            headers=self._headers,
+            headers=headers,
         )
         update = Update(0.0, 0.0)
         try:

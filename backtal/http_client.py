@@ -15,6 +15,7 @@ from backtal.client_wire import DetectionOptions, headers_of
 from backtal.detection import DetectionAnswer
 from backtal.errors import BacktalError
 from backtal.patience import Patience, RetryPolicy
+from backtal.tracing import traced_call
 
 
 class HttpClient:
@@ -76,9 +77,11 @@ class HttpClient:
         while True:
             request = http_wire.request_for(video, query, patience.left_seconds)
             try:
-                content = http_wire.pieces(video)
-                response = self._client.post(http_wire.PATH, content=content, **request)
-                return http_wire.read_answer(response)
+                with traced_call(self._client.base_url.host, request["headers"]) as headers:
+                    request["headers"] = headers
+                    content = http_wire.pieces(video)
+                    response = self._client.post(http_wire.PATH, content=content, **request)
+                    return http_wire.read_answer(response)
             except self._transport_error as error:
                 failed = http_wire.not_reached(error, self.url)
             except BacktalError as error:
@@ -138,9 +141,11 @@ class AsyncHttpClient:
         while True:
             request = http_wire.request_for(video, query, patience.left_seconds)
             try:
-                content = http_wire.pieces_async(video)
-                response = await self._client.post(http_wire.PATH, content=content, **request)
-                return http_wire.read_answer(response)
+                with traced_call(self._client.base_url.host, request["headers"]) as headers:
+                    request["headers"] = headers
+                    content = http_wire.pieces_async(video)
+                    response = await self._client.post(http_wire.PATH, content=content, **request)
+                    return http_wire.read_answer(response)
             except self._transport_error as error:
                 failed = http_wire.not_reached(error, self.url)
             except BacktalError as error:

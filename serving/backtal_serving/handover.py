@@ -16,12 +16,14 @@ from typing import Any
 
 from backtal.errors import Internal
 from backtal_serving.settings import ServingSettings
+from backtal_serving.tracing.context import TraceContext
 from backtal_serving.uris.access import RemoteAccess
 
 PRIVATE_PREFIX = "backtal_"
 SPOOLED_PARAMETER = "backtal_spooled"
 ROOTS_PARAMETER = "backtal_roots"
 CANARY_PARAMETER = "backtal_canary"
+TRACE_PARAMETER = "backtal_traceparent"
 _SPOOL_NAME = re.compile(r"[0-9a-f]{32}")
 
 
@@ -30,11 +32,12 @@ class HandedOver:
     """A `video` as a file of the spool, and the roots of the caller's key in place of the
     server's: folders and remote prefixes. None where the door said nothing of it.
 
-    is_canary: the request is the supervisor's own, and nobody's."""
+    is_canary: the request is the supervisor's own, and nobody's. trace: the span it is part of."""
 
     spooled: Path | None = None
     roots: tuple[str, ...] | None = None
     is_canary: bool = False
+    trace: TraceContext | None = None
 
     def reach(self, settings: ServingSettings) -> tuple[tuple[Path, ...], RemoteAccess]:
         """The folders and remote places that the request's `uri` may name.
@@ -58,12 +61,14 @@ def take(
     if spool_folder is None:
         return HandedOver(is_canary=is_canary), rest
     name, roots = rest.pop(SPOOLED_PARAMETER, None), rest.pop(ROOTS_PARAMETER, None)
+    trace = TraceContext.parse(rest.pop(TRACE_PARAMETER, None))
     if name is not None and not _SPOOL_NAME.fullmatch(str(name)):
         raise Internal(f"{SPOOLED_PARAMETER} is {name!r}, no name of the spool")
     return HandedOver(
         spooled=None if name is None else spool_folder / str(name),
         roots=None if roots is None else tuple(json.loads(roots)),
         is_canary=is_canary,
+        trace=trace,
     ), rest
 
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import traceback
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from backtal.errors import (
 from backtal.flow import plan_flow_fields
 from backtal.manifest import MANIFEST_NAME, Manifest
 from backtal.pipeline import Answer, CasOutput, Pipeline, Progress, Request
+from backtal.run_control import StageTime
 from backtal.stages import Clips
 from backtal.video.sandbox import DecoderPool
 from backtal_serving import handover, wire
@@ -41,6 +43,7 @@ from backtal_serving.model_process import end_process
 from backtal_serving.numpy_version import check_numpy
 from backtal_serving.request_log import RequestLog, logged_request
 from backtal_serving.settings import ServingSettings
+from backtal_serving.tracing.tracer import Span, Tracer, make_tracer
 
 # The nearest code that Triton has; the message carries the true one. By name: Triton adds its
 # classes to pb_utils only after this module is imported.
@@ -89,7 +92,9 @@ class TritonPythonModel:
         self._pool = DecoderPool(limits.decode)
         # Where the kernel refuses the lockdown, the model does not load and says why.
         self._pool.start()
-        self._metrics = TritonMetrics(self._manifest.description.name)
+        self._tracer = make_tracer(self._settings.tracing, "pipeline")
+        bundle = self._manifest.description.name
+        self._metrics = TritonMetrics(bundle) if self._settings.metrics else None
         self._pipeline = Pipeline(
             self._manifest, InnerModels(self._manifest), limits.video, pool=self._pool
         )
@@ -98,6 +103,7 @@ class TritonPythonModel:
     def finalize(self) -> None:
         """End the decoders, and this process."""
         self._pool.close()
+        self._tracer.close()
         end_process()
 
     def execute(self, requests: list[Any]) -> list[Any] | None:
@@ -143,21 +149,39 @@ class TritonPythonModel:
         parameters = json.loads(request.parameters() or "{}")
         handed, parameters = handover.take(parameters, self._settings.spool_folder)
         log.is_canary = handed.is_canary
+        log.belongs_to(handed.trace)
         decoded = self._decode(request, parameters, handed)
-        try:
-            answer = self._pipeline.run(
-                decoded,
-                is_cancelled=request.is_cancelled,
-                max_seconds=self._settings.limits.requests.max_seconds,
-                keep=wire.kept(request.requested_output_names()),
-                **({} if on_progress is None else {"on_progress": on_progress}),
-            )
-        except BacktalError as error:
-            self._count(of_failure(error, decoded))
-            raise
+        stages: dict[str, StageTime] = {}
+        with self._traced(handed, stages) as span:
+            try:
+                answer = self._pipeline.run(
+                    decoded,
+                    is_cancelled=request.is_cancelled,
+                    max_seconds=self._settings.limits.requests.max_seconds,
+                    stages=stages,
+                    keep=wire.kept(request.requested_output_names()),
+                    **({} if on_progress is None else {"on_progress": on_progress}),
+                )
+            except BacktalError as error:
+                self._count(of_failure(error, decoded))
+                raise
+            span.tell(video_seconds=answer.duration_seconds, num_segments=len(answer.segments))
         if not handed.is_canary:
             self._count(of_answer(answer, decoded, self._manifest.description))
         return answer
+
+    @contextmanager
+    def _traced(self, handed: HandedOver, stages: Mapping[str, StageTime]) -> Iterator[Span]:
+        """A span of the run, and one of each stage in the order in which they began."""
+        tracer = Tracer() if handed.is_canary else self._tracer
+        bundle = self._manifest.description.name
+        with tracer.span("pipeline", handed.trace, kind="server", bundle=bundle) as span:
+            try:
+                yield span
+            finally:
+                parts = {name: spent for name, spent in stages.items() if name != "total"}
+                for name in sorted(parts, key=lambda name: parts[name].started):
+                    tracer.record(name, span.context, parts[name])
 
     def _decode(self, request: Any, parameters: Mapping[str, Any], handed: HandedOver) -> Request:
         tensors = {tensor.name(): tensor.as_numpy() for tensor in request.inputs()}
@@ -167,9 +191,8 @@ class TritonPythonModel:
         )
 
     def _count(self, observations: Iterable[Observation]) -> None:
-        if self._settings.metrics:
-            self._metrics.record(observations)
-            self._metrics.decoders_died(self._pool.num_deaths)
+        if self._metrics is not None:
+            self._metrics.record(observations, self._pool.num_deaths)
 
 
 def _call(

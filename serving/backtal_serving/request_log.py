@@ -11,6 +11,7 @@ from typing import Any
 from backtal.errors import BacktalError, Internal
 from backtal.pipeline import Answer
 from backtal_serving.logs import Level, log_event
+from backtal_serving.tracing.context import TraceContext
 
 _LEVELS: dict[str, Level] = {"OK": "info", "INTERNAL": "error"}
 
@@ -24,6 +25,11 @@ class RequestLog:
         self.about["bundle"] = bundle
         # The supervisor's own, told of only where it fails.
         self.is_canary = False
+
+    def belongs_to(self, trace: TraceContext | None) -> None:
+        """Name the trace, where there is one."""
+        if trace is not None:
+            self.about["trace_id"] = trace.trace_id
 
     def answered(self, answer: Answer) -> None:
         """Add the answer's measures."""

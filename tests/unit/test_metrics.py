@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
+from collections import Counter as Sums
 from dataclasses import replace
 from pathlib import Path
 from unittest import mock
@@ -26,7 +26,7 @@ from backtal.features import FeatureSequence
 from backtal.localization import WindowedLocalizer, num_windows
 from backtal.localization.settings import LocalizationSettings
 from backtal.pipeline import Answer, Pipeline, Request
-from backtal_serving.door.outcomes import Outcomes
+from backtal_serving.door.outcomes import Counted, Outcomes
 from backtal_serving.metrics import definitions as metrics
 from backtal_serving.metrics.definitions import DOOR, PIPELINE, SUPERVISOR
 from backtal_serving.metrics.exposition import merged
@@ -47,9 +47,9 @@ def answered() -> tuple[Answer, Request]:
     return Pipeline(fake_manifest(), FakeStages()).run(request), request
 
 
-def added(answer: Answer, request: Request) -> Counter[tuple[str, ...]]:
+def added(answer: Answer, request: Request) -> Sums[tuple[str, ...]]:
     """What the answer adds, by metric and labels."""
-    sums: Counter[tuple[str, ...]] = Counter()
+    sums: Sums[tuple[str, ...]] = Sums()
     for found in of_answer(answer, request, DESCRIPTION):
         sums[(found.metric.name, *found.labels)] += found.value
     return sums
@@ -183,8 +183,8 @@ def test_an_exposition_alone_stays_what_it_is() -> None:
     from prometheus_client import generate_latest
 
     outcomes = Outcomes()
-    with outcomes.request("grpc") as counted:
-        counted.bundle = 'a "quoted"\nname'
+    with outcomes.count(Counted("grpc", bundle='a "quoted"\nname')):
+        pass
     text = generate_latest(outcomes.registry).decode()
     assert merged([text]) == text
 
@@ -193,15 +193,14 @@ def test_every_outcome_is_counted_once() -> None:
     outcomes = Outcomes()
 
     def refuse() -> None:
-        with outcomes.request("grpc") as counted:
-            counted.bundle = "tiny"
+        with outcomes.count(Counted("grpc", bundle="tiny")):
             raise InvalidVideo("x")
 
     with pytest.raises(InvalidVideo):
         refuse()
-    with pytest.raises(ZeroDivisionError), outcomes.request("http"):
+    with pytest.raises(ZeroDivisionError), outcomes.count(Counted("http")):
         raise ZeroDivisionError
-    with outcomes.request("http", is_detection=False):
+    with outcomes.count(Counted("http", is_detection=False)):
         pass
     outcomes.refused(InvalidArgument("x"), "http", is_detection=True)
 

@@ -27,6 +27,7 @@ from backtal_serving.door.outcomes import Entry
 from backtal_serving.door.refusals import status_metadata, told
 from backtal_serving.door.timeouts import timeout
 from backtal_serving.door.triton import SERVICE
+from backtal_serving.tracing.context import HEADER
 
 ENTRY: Entry = "grpc"
 SERVER_NAME = "backtal"
@@ -77,7 +78,9 @@ class GrpcService:
         """ModelInfer, both messages serialized."""
 
         async def answer() -> bytes:
-            with self._door.request(ENTRY, _authorization(context)) as asked:
+            with self._door.request(
+                ENTRY, _authorization(context), _header(context, HEADER)
+            ) as asked:
                 try:
                     return await self._infer(asked, messages, context)
                 except asyncio.CancelledError:
@@ -129,7 +132,7 @@ class GrpcService:
 
     async def _stream_one(self, message: bytes, context: Context) -> None:
         door = self._door
-        with door.request(ENTRY, _authorization(context)) as asked:
+        with door.request(ENTRY, _authorization(context), _header(context, HEADER)) as asked:
             try:
                 request = parse_message(message)
                 wants_empty = _flag(request, "triton_enable_empty_final_response")
@@ -199,7 +202,7 @@ class GrpcService:
     async def _informed(self, answer: Callable[[Asked], Any], context: Context) -> Any:
         async def counted() -> Any:
             authorization = _authorization(context)
-            with self._door.request(ENTRY, authorization, is_detection=False) as asked:
+            with self._door.other_request(ENTRY, authorization) as asked:
                 return answer(asked)
 
         return await _or_abort(counted(), context)

@@ -21,12 +21,16 @@ OK = "OK"
 
 @dataclass
 class Counted:
-    """A request that is being answered; `bundle` is set once it is known to exist."""
+    """A request that is being answered.
+
+    bundle: set once it is known to exist. request_id: once its message was read.
+    """
 
     entry: Entry
     is_detection: bool = True
     bundle: str = NO_BUNDLE
     code: str = OK
+    request_id: str = ""
 
 
 class Outcomes:
@@ -41,13 +45,12 @@ class Outcomes:
         self._queue_seconds = histogram(metrics.QUEUE_SECONDS, self.registry)
 
     @contextmanager
-    def request(self, entry: Entry, *, is_detection: bool = True) -> Iterator[Counted]:
+    def count(self, counted: Counted) -> Iterator[None]:
         """Count what the block does by how it ends. Exceptions pass through."""
-        counted = Counted(entry, is_detection)
         started = time.monotonic()
         self._in_flight.inc()
         try:
-            yield counted
+            yield
         except asyncio.CancelledError:
             if counted.code == OK:
                 counted.code = Cancelled.grpc_code

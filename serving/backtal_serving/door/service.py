@@ -48,6 +48,7 @@ def door_of(
                 "repository": server.options.repository,
                 "requests": limits.requests,
                 "video": limits.video,
+                "tracing": server.options.settings.tracing,
                 "triton_metrics": server.metrics_socket,
                 "supervisor_metrics": supervision_file(server),
             }

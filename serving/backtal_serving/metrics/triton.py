@@ -7,6 +7,7 @@ from typing import Any
 
 import triton_python_backend_utils as pb_utils
 
+from backtal_serving.logs import log_event
 from backtal_serving.metrics.definitions import (
     CHILDREN_RESTARTED,
     DECODE_FAILURES,
@@ -34,17 +35,21 @@ class TritonMetrics:
             self._add(DECODE_FAILURES, (bundle, reason), 0)
         self._add(CHILDREN_RESTARTED, ("decoder",), 0)
 
-    def record(self, observations: Iterable[Observation]) -> None:
-        """Count or observe each. Every one is a message to Triton, of 10 to 50 microseconds."""
-        for observation in observations:
-            labels = (self._bundle, *observation.labels)
-            self._add(observation.metric, labels, observation.value)
+    def record(self, observations: Iterable[Observation], num_deaths: int) -> None:
+        """Count or observe each; num_deaths: of decoders since this process began.
 
-    def decoders_died(self, num_deaths: int) -> None:
-        """Tell how many decoders have died since the beginning of this process."""
-        new, self._num_deaths = num_deaths - self._num_deaths, num_deaths
-        if new:
-            self._add(CHILDREN_RESTARTED, ("decoder",), new)
+        Every one is a message to Triton, of 10 to 50 microseconds. What Triton does not take, for
+        want of shared memory, is lost; the answer is not.
+        """
+        try:
+            for observation in observations:
+                labels = (self._bundle, *observation.labels)
+                self._add(observation.metric, labels, observation.value)
+            if new := num_deaths - self._num_deaths:
+                self._num_deaths = num_deaths
+                self._add(CHILDREN_RESTARTED, ("decoder",), new)
+        except pb_utils.TritonModelException as error:
+            log_event("metrics_not_taken", "warning", problem=str(error))
 
     def _add(self, metric: Metric, labels: tuple[str, ...], value: float) -> None:
         key = (metric.name, labels)

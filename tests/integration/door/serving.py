@@ -74,6 +74,8 @@ def serving(
     (folder / "settings.yaml").write_text(yaml.safe_dump(dict(settings or {})))
     command = [sys.executable, "-m", "backtal.cli", "serve", "--repository", str(repository)]
     command += ["--grpc-port", "0", "--http-port", "0", "--ready-file", str(ready)]
+    # A Triton with a model that was loaded again takes all of it to stop.
+    command += ["--exit-timeout", "3"]
     command += ["--log-file", str(log), "--settings", str(folder / "settings.yaml"), *options]
     with errors.open("wb") as file:
         process = subprocess.Popen(

@@ -237,6 +237,44 @@ def test_a_decoder_that_dies_is_counted(service: Service) -> None:
     assert service.value("backtal_children_restarted_total", child="decoder") > before
 
 
+def test_a_killed_door_begins_anew_and_is_counted(
+    service: Service, feature_inputs: list[Any]
+) -> None:
+    assert Callers(service).ask(feature_inputs) == "OK"
+    answered = service.value("backtal_inputs_total")
+    (door,) = [
+        child
+        for child in children_of(service.process_id)
+        if b"backtal_serving.door.main" in Path(f"/proc/{child}/cmdline").read_bytes()
+    ]
+    os.kill(door, signal.SIGKILL)
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not doors_restarted(service):
+        assert time.monotonic() < deadline, "the door is not back"
+        time.sleep(0.05)
+    assert doors_restarted(service) == 1
+    assert service.value("backtal_requests_total") == 0
+    assert service.value("backtal_inputs_total") == answered > 0
+
+
+@pytest.mark.long
+def test_a_killed_triton_is_counted(service: Service) -> None:
+    before = len(service.events("ready"))
+    os.kill(service.triton, signal.SIGKILL)
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while len(service.events("ready")) == before:
+        assert time.monotonic() < deadline, "Triton is not back"
+        time.sleep(0.05)
+    assert service.value("backtal_children_restarted_total", child="triton") == 1
+    assert service.value("backtal_metrics_source_up", source="triton") == 1
+
+
+def doors_restarted(service: Service) -> float:
+    with suppress(httpx.TransportError):
+        return service.value("backtal_children_restarted_total", child="door")
+    return 0.0
+
+
 def decoders_of(stub: int) -> list[int]:
     """The children of a model's zygote."""
     zygotes = children_of(stub)

@@ -23,7 +23,7 @@ from backtal_serving.door.http.bodies import (
     video_chunks,
     whole_body,
 )
-from backtal_serving.door.http.entry import let_in
+from backtal_serving.door.http.entry import detection, other
 from backtal_serving.door.http.formats import (
     ALWAYS,
     INCLUDED,
@@ -129,7 +129,7 @@ def router(door: Door) -> APIRouter:
 
     @routes.get("/models", summary="The bundles that you may use")
     async def models(request: Request) -> Bundles:
-        with let_in(door, request) as asked:
+        with other(door, request) as asked:
             return Bundles(models=_bundles(door, asked))
 
     @routes.post(
@@ -141,7 +141,7 @@ def router(door: Door) -> APIRouter:
         response_class=Response,
     )
     async def detect(request: Request, query: Annotated[DetectQuery, Query()]) -> Response:
-        with let_in(door, request, is_detection=True) as asked:
+        with detection(door, request) as asked:
             return await _detect(door, asked, request, query)
 
     return routes

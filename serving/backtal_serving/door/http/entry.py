@@ -9,16 +9,20 @@ from fastapi import Request
 from backtal.errors import BacktalError
 from backtal_serving.door.core import Asked, Door
 from backtal_serving.door.outcomes import Entry, Outcomes
+from backtal_serving.tracing.context import HEADER
 
 ENTRY: Entry = "http"
 
 
-def let_in(
-    door: Door, request: Request, *, is_detection: bool = False
-) -> AbstractContextManager[Asked]:
+def detection(door: Door, request: Request) -> AbstractContextManager[Asked]:
     """`Door.request` for a request over HTTP."""
-    authorization = request.headers.get("authorization")
-    return door.request(ENTRY, authorization, is_detection=is_detection)
+    headers = request.headers
+    return door.request(ENTRY, headers.get("authorization"), headers.get(HEADER))
+
+
+def other(door: Door, request: Request) -> AbstractContextManager[Asked]:
+    """`Door.other_request` for a request over HTTP."""
+    return door.other_request(ENTRY, request.headers.get("authorization"))
 
 
 def count_refused(outcomes: Outcomes, request: Request, error: BacktalError) -> None:

@@ -12,7 +12,7 @@ from tritonclient.grpc import service_pb2
 from backtal_serving.door.core import Asked, Door
 from backtal_serving.door.grpc_service import SERVER_NAME, metadata
 from backtal_serving.door.http.bodies import check_encoding, unless_disconnected, whole_body
-from backtal_serving.door.http.entry import let_in
+from backtal_serving.door.http.entry import detection, other
 from backtal_serving.door.http.kserve import HEADER_LENGTH, read_request, write_response
 from backtal_serving.door.http.problems import RESPONSES
 
@@ -65,12 +65,12 @@ def router(door: Door) -> APIRouter:
     @routes.get("/models/{name}", summary="A model's tensors")
     @routes.get("/models/{name}/versions/{version}", summary="A model's tensors")
     async def model(request: Request, name: str, version: str = "") -> dict[str, Any]:
-        with let_in(door, request) as asked:
+        with other(door, request) as asked:
             return _as_dict(metadata(door.model(asked, name, version)))
 
     @routes.get("/models/{name}/config", summary="A model's configuration, as Triton has it")
     async def config(request: Request, name: str) -> dict[str, Any]:
-        with let_in(door, request) as asked:
+        with other(door, request) as asked:
             return _as_dict(door.model(asked, name).config)
 
     @routes.post("/models/{name}/infer", summary="One request", openapi_extra=INFER_BODY)
@@ -78,7 +78,7 @@ def router(door: Door) -> APIRouter:
         "/models/{name}/versions/{version}/infer", summary="One request", openapi_extra=INFER_BODY
     )
     async def infer(request: Request, name: str, version: str = "") -> Response:
-        with let_in(door, request, is_detection=True) as asked:
+        with detection(door, request) as asked:
             return await _infer(door, asked, request, name, version)
 
     return routes

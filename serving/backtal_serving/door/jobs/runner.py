@@ -17,11 +17,9 @@ from backtal.client import STREAM_SUFFIX
 from backtal.errors import Internal, NotFound, Unavailable
 from backtal_serving.door.core import Asked, Door
 from backtal_serving.door.jobs.store import Job, JobStore
-from backtal_serving.door.outcomes import Counted, Entry
 from backtal_serving.door.refusals import told
 from backtal_serving.door.spool import SpooledFile
 
-ENTRY: Entry = "job"
 # A job waits for a Triton that is started again, or for room; it is in no hurry.
 RETRY_SECONDS = 5.0
 SWEEP_SECONDS = 60.0
@@ -111,8 +109,8 @@ class JobRunner:
     async def _work(self, job: Job) -> None:
         try:
             # Once for a job, however often it is tried.
-            with self._door.outcomes.request(ENTRY) as counted:
-                result = await self._answer_patiently(job, counted)
+            with self._door.job(job.caller, job.request.get("traceparent")) as asked:
+                result = await self._answer_patiently(job, asked)
             self._store.end(job.id, "succeeded", result)
         except asyncio.CancelledError:
             # Cancelled by its caller, the row says so already.
@@ -128,10 +126,10 @@ class JobRunner:
             self.feeds.pop(job.id, None)
             self.wake()
 
-    async def _answer_patiently(self, job: Job, counted: Counted) -> dict[str, Any]:
+    async def _answer_patiently(self, job: Job, asked: Asked) -> dict[str, Any]:
         deadline = time.monotonic() + self._door.settings.requests.max_seconds
         while True:
-            outcome = await self._try(job, counted)
+            outcome = await self._try(job, asked)
             if not isinstance(outcome, Unavailable):
                 return outcome
             seconds = outcome.retry_after_seconds or RETRY_SECONDS
@@ -140,16 +138,16 @@ class JobRunner:
             _log.info("job %s waits %.1f s: %s", job.id, seconds, outcome.message)
             await asyncio.sleep(seconds)
 
-    async def _try(self, job: Job, counted: Counted) -> dict[str, Any] | Unavailable:
+    async def _try(self, job: Job, asked: Asked) -> dict[str, Any] | Unavailable:
         try:
-            return await self._answer(job, counted)
+            return await self._answer(job, asked)
         except Unavailable as error:
             return error
 
-    async def _answer(self, job: Job, counted: Counted) -> dict[str, Any]:
+    async def _answer(self, job: Job, asked: Asked) -> dict[str, Any]:
         door = self._door
-        asked = Asked(door.keys.named(job.caller), counted)
         request = self._make_request(job.request)
+        request.id = job.id
         request.model_name += STREAM_SUFFIX
         request.outputs.add(name="progress")
         result = None
