@@ -155,7 +155,8 @@ class _Worker:
         before = self._attempts_before(video, seen)
         verdict = self._shard.verdict
         if verdict is not None:
-            return self._row(video, seen, before, status="quarantined", **verdict.as_columns())
+            attempts = before + self._shard.crashes
+            return self._row(video, seen, attempts, status="quarantined", **verdict.as_columns())
         num_tried = self._shard.crashes
         while True:
             num_tried += 1
