@@ -1,14 +1,15 @@
-# Two images of the service: docs/deploying.md says which is for what.
+# The images: docs/deploying.md says which is for what.
 #
 #   docker build --target embedded -t backtal:0.1.0 .          Triton from its PyPI wheel; CPUs
 #   docker build --target triton -t backtal-triton:0.1.0 .     NVIDIA's Triton; GPUs
+#   docker build --target index -t backtal-index:0.1.0 .       `backtal index`, with Ray; no Triton
 #
 #   docker run --rm --network host --shm-size 1g -v "$PWD/var/repository:/repository:ro" backtal:0.1.0
 #   docker run --rm --shm-size 1g -v "$PWD/var/repository:/repository:ro" -v "$PWD:/videos:ro" \
 #       backtal:0.1.0 detect /videos/my.mp4 --repository /repository
 #
 # Without --keys the service listens on loopback: without --network host only its container reaches
-# it. Neither image has PyTorch, decord or a compiler. Packages are pinned by hash: `make image-pins`.
+# it. No image has PyTorch, decord or a compiler. Packages are pinned by hash: `make image-pins`.
 #
 # Bases are arguments. Pin them by digest: --build-arg BASE=debian:12-slim@sha256:...
 # Debian 12, for its Python 3.11: the hashes are of that version's wheels.
@@ -42,6 +43,30 @@ RUN python3 -m venv /opt/backtal \
     && /opt/backtal/bin/pip install --no-cache-dir --no-deps wheels/*.whl \
     && /opt/backtal/bin/pip check \
     && /opt/tools/bin/cyclonedx-py environment /opt/backtal --of JSON -o sbom.cdx.json
+
+FROM build AS index-packages
+RUN python3 -m venv /opt/backtal \
+    && /opt/backtal/bin/pip install --no-cache-dir --require-hashes -r deploy/image/index.txt \
+    && /opt/backtal/bin/pip install --no-cache-dir --no-deps wheels/*.whl \
+    && /opt/backtal/bin/pip check \
+    && /opt/tools/bin/cyclonedx-py environment /opt/backtal --of JSON -o sbom.cdx.json
+
+# Index runs are clients of the service.
+# hadolint ignore=DL3006
+FROM ${BASE} AS index
+# hadolint ignore=DL3008
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends python3 libpython3-stdlib \
+    && rm -rf /var/lib/apt/lists/* \
+    && useradd --system --uid 10001 --create-home backtal
+COPY --from=index-packages /opt/backtal /opt/backtal
+COPY --from=index-packages /build/sbom.cdx.json LICENSE NOTICE /usr/share/doc/backtal/
+ENV PATH=/opt/backtal/bin:$PATH \
+    PYTHONUNBUFFERED=1
+USER 10001
+WORKDIR /home/backtal
+ENTRYPOINT ["backtal"]
+CMD ["index", "--help"]
 
 # What runs in NVIDIA's container: the front door is in the image below.
 FROM ${TRITON_BASE} AS triton

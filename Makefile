@@ -59,6 +59,8 @@ image-pins: install  ## deploy/image/*.txt: what the images install, by hash, of
 		-o deploy/image/embedded.txt pyproject.toml
 	@$(PINS) --python-version 3.12 --extra client --extra s3 --extra tracing \
 		-o deploy/image/triton.txt pyproject.toml deploy/image/triton.in
+	@$(PINS) --python-version 3.11 --extra index --extra ray \
+		-o deploy/image/index.txt pyproject.toml
 	@$(PINS) --python-version 3.11 -o deploy/image/tools.txt deploy/image/tools.in
 
 system:  ## as root, on Debian or Ubuntu: what some tests want and are skipped without

@@ -71,6 +71,10 @@ def test_a_digest_pins_an_image() -> None:
 def test_the_settings_are_the_services_own() -> None:
     serving = read_yaml(ServingSettings, DEPLOY / "settings" / "serving.yaml")
     assert serving.limits.requests.at_once == 2
+    assert serving.tracing is not None
+    collector = yaml.safe_load((DEPLOY / "otel-collector.yaml").read_text())
+    port = collector["receivers"]["otlp"]["protocols"]["http"]["endpoint"].rpartition(":")[2]
+    assert serving.tracing.endpoint == f"http://otel-collector:{port}/v1/traces"
     door = read_yaml(SettingsFile, DEPLOY / "settings" / "door.yaml")
     assert door.limits.spool_bytes == door.jobs.max_bytes
 

@@ -20,7 +20,7 @@ def pins(name: str) -> dict[str, str]:
     return dict(lines)
 
 
-@pytest.mark.parametrize("name", ["embedded.txt", "triton.txt"])
+@pytest.mark.parametrize("name", ["embedded.txt", "triton.txt", "index.txt"])
 def test_the_pins_are_those_of_the_constraints(name: str) -> None:
     for package, version in pins(name).items():
         assert re.search(rf"^{re.escape(package)}=={re.escape(version)}(;|$)", CONSTRAINTS, re.M), (
@@ -28,13 +28,13 @@ def test_the_pins_are_those_of_the_constraints(name: str) -> None:
         )
 
 
-@pytest.mark.parametrize("name", ["embedded.txt", "triton.txt", "tools.txt"])
+@pytest.mark.parametrize("name", ["embedded.txt", "triton.txt", "index.txt", "tools.txt"])
 def test_every_package_has_its_hashes(name: str) -> None:
     text = (IMAGE / name).read_text()
     assert "://" not in text
     assert text.count(" \\\n    --hash=sha256:") >= len(pins(name))
     assert f"{name}" in DOCKERFILE
-    assert DOCKERFILE.count("--require-hashes") == 3
+    assert DOCKERFILE.count("--require-hashes") == 4
 
 
 def test_the_images_have_no_torch_and_one_triton() -> None:
@@ -47,6 +47,11 @@ def test_the_images_have_no_torch_and_one_triton() -> None:
 
 def test_the_images_run_as_nobody_special() -> None:
     assert re.findall(r"^USER (\d+)$", DOCKERFILE, re.M)[-1] == "10001"
-    stages = re.findall(r"^FROM \S+ AS (\w+)$", DOCKERFILE, re.M)
-    assert stages == ["build", "packages", "triton", "embedded"]
+    stages = re.findall(r"^FROM \S+ AS ([\w-]+)$", DOCKERFILE, re.M)
+    assert [stage for stage in stages if "packages" not in stage] == [
+        "build",
+        "index",
+        "triton",
+        "embedded",
+    ]
     assert DOCKERFILE.count("HEALTHCHECK") == 2

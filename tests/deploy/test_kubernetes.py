@@ -15,6 +15,7 @@ import yaml
 from backtal.settings import read_json
 from backtal_serving.commands import serve
 from backtal_serving.door.settings import DoorSettings
+from backtal_serving.settings import SETTINGS_VARIABLE, ServingSettings
 from tests.deploy.tools import CHECKS, DEPLOY, assert_succeeds, node_modules, program, run
 from tests.deploy.typescript import type_errors
 from tests.requirements import require
@@ -206,7 +207,9 @@ def test_the_door_of_the_gpu_form_takes_its_settings(rendered: dict[str, list[Re
     )
     assert settings.triton_address == f"{address}:{port}"
     (told,) = [v["value"] for v in triton["env"] if v["name"] == "BACKTAL_SETTINGS"]
-    assert json.loads(told)["spool_folder"] == str(settings.spool_folder)
+    models = ServingSettings.from_environment({SETTINGS_VARIABLE: told})
+    assert models.spool_folder == settings.spool_folder
+    assert models.tracing == settings.tracing
     compile(triton["livenessProbe"]["exec"]["command"][-1], "probe", "exec")
 
 
