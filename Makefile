@@ -3,7 +3,7 @@
 # make test                 set everything up and run the tests
 # make help                 the rest
 .DEFAULT_GOAL := help
-.PHONY: help install demo assets test test-long check format system serve ablation image-pins clean
+.PHONY: help install demo assets test test-long check format system serve ablation image-pins audit clean
 
 # Without its bytecode cache PyTorch takes 20 s to import, every time.
 unexport PYTHONDONTWRITEBYTECODE
@@ -62,6 +62,10 @@ image-pins: install  ## deploy/image/*.txt: what the images install, by hash, of
 	@$(PINS) --python-version 3.11 --extra index --extra ray \
 		-o deploy/image/index.txt pyproject.toml
 	@$(PINS) --python-version 3.11 -o deploy/image/tools.txt deploy/image/tools.in
+
+audit: install  ## known vulnerabilities of what the images install; asks PyPI, so it is not in check
+	@for image in embedded triton index; do $(RUN) -m pip_audit --strict --disable-pip \
+		--require-hashes -r deploy/image/$$image.txt || exit 1; done
 
 system:  ## as root, on Debian or Ubuntu: what some tests want and are skipped without
 	@tools/system
