@@ -55,3 +55,13 @@ def test_the_images_run_as_nobody_special() -> None:
         "embedded",
     ]
     assert DOCKERFILE.count("HEALTHCHECK") == 2
+
+
+def test_the_context_has_what_is_copied_and_no_more() -> None:
+    copied = re.findall(r"^COPY (?!--)(.+) \S+$", DOCKERFILE, re.M)
+    wanted = {word.split("/")[0] for line in copied for word in line.split()}
+    ignored = (PROJECT_ROOT / ".dockerignore").read_text().splitlines()
+    assert "*" in ignored
+    assert {line[1:] for line in ignored if line.startswith("!")} == wanted
+    for word in wanted:
+        assert (PROJECT_ROOT / word).exists()
