@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tests.requirements import PROJECT_ROOT, require
@@ -24,15 +24,36 @@ def program(name: str, needed: str, hint: str) -> str:
     return found
 
 
-def run(command: Sequence[str | Path], **options: object) -> subprocess.CompletedProcess[str]:
+def run(
+    command: Sequence[str | Path],
+    *,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    input: str | None = None,  # noqa: A002 - as subprocess has it
+    timeout: float = PATIENCE_SECONDS,
+) -> subprocess.CompletedProcess[str]:
     """A command that is to end soon, with what it said."""
-    defaults = {"capture_output": True, "text": True, "timeout": PATIENCE_SECONDS, "check": False}
-    return subprocess.run([str(word) for word in command], **{**defaults, **options})  # type: ignore[call-overload,no-any-return]
+    return subprocess.run(
+        [str(word) for word in command],
+        cwd=cwd,
+        env=env,
+        input=input,
+        timeout=timeout,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
-def assert_succeeds(command: Sequence[str | Path], **options: object) -> str:
+def assert_succeeds(
+    command: Sequence[str | Path],
+    *,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    timeout: float = PATIENCE_SECONDS,
+) -> str:
     """The command's output; what it said where it fails."""
-    done = run(command, **options)
+    done = run(command, cwd=cwd, env=env, timeout=timeout)
     assert done.returncode == 0, f"{' '.join(map(str, command))}:\n{done.stdout}{done.stderr}"
     return done.stdout
 
