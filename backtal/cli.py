@@ -33,13 +33,18 @@ EXIT_INTERRUPTED = 130
 # Which extra brings a module that a command may miss.
 _EXTRA_OF_MODULE = {
     "decord": "decord",
+    "duckdb": "index",
     "google": "client",
     "grpc": "client",
     "onnx": "export",
     "onnxruntime": "local",
+    "obstore": "s3",
     "onnxscript": "export",
+    "pebble": "index",
     "prometheus_client": "serving",
+    "pyarrow": "index",
     "pytriton": "serving",
+    "ray": "ray",
     "safetensors": "training",
     "tensorboard": "tensorboard",
     "torch": "training",

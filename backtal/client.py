@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any, TypeVar
 
+import numpy as np
+
 from backtal.client_wire import (
     DEFAULT_BUNDLE,
     STREAM_SUFFIX,
@@ -117,6 +119,25 @@ class Client:
     def default_bundle(self) -> str:
         """The only bundle, else `kinetics400`. Raises InvalidArgument where neither exists."""
         return choose_bundle(self.bundles())
+
+    def bundle_sha256(self, bundle: str) -> str:
+        """The hash of the bundle that answers now: from its answer to two clips of nothing.
+
+        Raises NotFound for no such bundle.
+        """
+
+        def feature_dim(left_seconds: float | None) -> int:
+            metadata = self._client.get_model_metadata(
+                bundle, headers=self._headers, client_timeout=left_seconds
+            )
+            (shape,) = [tensor.shape for tensor in metadata.inputs if tensor.name == "features"]
+            return int(shape[0])
+
+        nothing = np.zeros((self._patiently(feature_dim, None), 2), np.float32)
+        answer = self.detect(
+            features=FeatureSequence.from_equal_parts(nothing, duration_seconds=1.0), bundle=bundle
+        )
+        return str(answer.provenance["bundle_sha256"])
 
     def detect(
         self,
