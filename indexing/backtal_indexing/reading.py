@@ -1,0 +1,150 @@
+"""An index opened for questions: DuckDB over its Parquet, where it lies.
+
+The tables of a connection, as they are when it is opened:
+
+    videos      the current row of each video and bundle, whatever its status
+    segments    what the current rows of the videos that are done found
+
+`segments` is read from the compacted, sorted table. It is older than the index where files of
+`videos/` were written since: rows of these, the *fresh* ones, take the place of all that the
+compacted table says of their video and bundle. So an answer is never behind the index; it is only
+slower, the more fresh files there are, until `backtal index compact`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.dataset
+import pyarrow.parquet
+
+from backtal.errors import InvalidFile
+from backtal_indexing.layout import COVERS_KEY, Index, covers
+from backtal_indexing.range_file import RangeFile
+from backtal_indexing.rows import read_files
+from backtal_indexing.schema import SEGMENTS, VIDEOS
+
+# Nothing is fetched from DuckDB's own servers.
+_SETTINGS: dict[str, str | bool | int | float | list[str]] = {
+    "autoinstall_known_extensions": False,
+    "autoload_known_extensions": False,
+}
+
+_VIDEOS = """
+create view videos as select * exclude (filename) from video_rows
+qualify row_number() over (partition by uri, bundle order by parse_filename(filename) desc) = 1
+"""
+
+# The columns of SEGMENTS, in its order.
+_COLUMNS = "label, score, start_seconds, end_seconds, uri, bundle, bundle_sha256"
+
+_FRESH = """
+create temp table fresh as
+select uri, bundle, bundle_sha256, status, segments from fresh_rows
+qualify row_number() over (partition by uri, bundle order by parse_filename(filename) desc) = 1
+"""
+
+_FRESH_SEGMENTS = f"""
+select {_COLUMNS} from (
+    select uri, bundle, bundle_sha256, unnest(segments, recursive := true)
+    from fresh where status = 'done')
+"""
+
+_SEGMENTS_WITH_FRESH = f"""
+create view segments as
+select {_COLUMNS} from compacted anti join fresh using (uri, bundle)
+union all {_FRESH_SEGMENTS}
+"""
+
+
+@dataclass(frozen=True)
+class Tables:
+    """An opened index. `num_fresh_files` are those that the compacted table does not cover yet."""
+
+    url: str
+    connection: duckdb.DuckDBPyConnection
+    num_fresh_files: int
+
+    def ask(self, sql: str, parameters: Sequence[Any] = ()) -> pa.Table:
+        """The rows that DuckDB answers with. Raises InvalidFile for a file that is damaged."""
+        with _translated(self.url):
+            return self.connection.sql(sql, params=list(parameters)).to_arrow_table()
+
+
+@contextmanager
+def open_tables(index: Index | str) -> Iterator[Tables]:
+    """Open an index, or the one at a path or an `s3://` prefix, as it is now.
+
+    Raises NotFound where there is none, InvalidFile where it is damaged.
+    """
+    opened = Index.open(index) if isinstance(index, str) else index
+    names = opened.videos_names()
+    with duckdb.connect(config=_SETTINGS) as connection, _translated(opened.url):
+        _add_video_rows(connection, opened, names, "video_rows")
+        connection.execute(_VIDEOS)
+        fresh = _add_compacted(connection, opened, names)
+        if fresh:
+            _add_video_rows(connection, opened, fresh, "fresh_rows")
+            connection.execute(_FRESH)
+            connection.execute(_SEGMENTS_WITH_FRESH)
+        else:
+            connection.execute("create view segments as select * from compacted")
+        yield Tables(opened.url, connection, len(fresh))
+
+
+def _add_video_rows(
+    connection: duckdb.DuckDBPyConnection, index: Index, names: Sequence[str], view: str
+) -> None:
+    """Rows of these files as `view`, each with its `filename`."""
+    if names and index.store.folder is not None:
+        urls = [index.store.url_of(name) for name in names]
+        connection.read_parquet(urls, filename=True, union_by_name=True).create_view(view)
+        return
+    # DuckDB reads s3: through an extension that it would have to download. We have a client.
+    tables = [VIDEOS.empty_table().append_column("filename", pa.array([], pa.string()))]
+    for name, rows in read_files(index, names):
+        filename = pa.repeat(pa.scalar(name), rows.num_rows)
+        tables.append(rows.append_column("filename", filename))
+    connection.register(view, pa.concat_tables(tables, promote_options="default"))
+
+
+def _add_compacted(
+    connection: duckdb.DuckDBPyConnection, index: Index, names: Sequence[str]
+) -> list[str]:
+    """The compacted segments as the view `compacted`; the names of the files it does not cover."""
+    urls = index.segments_urls()
+    if not urls:
+        connection.register("compacted", SEGMENTS.empty_table())
+        return list(names)
+    (url,) = urls
+    if index.store.folder is not None:
+        metadata = pyarrow.parquet.read_metadata(url).metadata
+        connection.read_parquet(url).create_view("compacted")
+    else:
+        form = pyarrow.dataset.ParquetFileFormat()
+        fragment = form.make_fragment(pa.PythonFile(RangeFile(url), mode="r"))
+        metadata = fragment.metadata.metadata
+        connection.register(
+            "compacted",
+            pyarrow.dataset.FileSystemDataset([fragment], fragment.physical_schema, form),
+        )
+    return _not_covered(metadata or {}, names)
+
+
+def _not_covered(metadata: dict[bytes, bytes], names: Sequence[str]) -> list[str]:
+    current = covers(names).encode()
+    return [] if metadata.get(COVERS_KEY) == current else list(names)
+
+
+@contextmanager
+def _translated(url: str) -> Iterator[None]:
+    try:
+        yield
+    except (duckdb.IOException, duckdb.InvalidInputException, pa.ArrowInvalid) as error:
+        first_line = str(error).partition("\n")[0]
+        raise InvalidFile(f"{url} cannot be read as an index: {first_line}") from None
