@@ -13,6 +13,7 @@ slower, the more fresh files there are, until `backtal index compact`.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -127,7 +128,7 @@ def _add_compacted(
         connection.read_parquet(url).create_view("compacted")
     else:
         form = pyarrow.dataset.ParquetFileFormat()
-        fragment = form.make_fragment(pa.PythonFile(RangeFile(url), mode="r"))
+        fragment = form.make_fragment(pa.PythonFile(io.BufferedReader(RangeFile(url)), mode="r"))
         metadata = fragment.metadata.metadata
         connection.register(
             "compacted",

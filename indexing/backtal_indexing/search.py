@@ -80,21 +80,26 @@ def search(tables: Tables, query: Query) -> pa.Table:
 
     Raises InvalidArgument for a label or a bundle that no segment of the index has.
     """
-    condition, parameters = where(query)
-    sql = f"{_SELECT} from segments where {condition} order by {_ORDER_BY[query.order]}"
-    if query.limit is not None:
-        sql += " limit ?"
-        parameters.append(query.limit)
-    found = tables.ask(sql, parameters)
+    found = tables.ask(*selection(query))
     if found.num_rows == 0:
         check_names(tables, query)
     return found.cast(SEGMENTS)
 
 
+def selection(query: Query) -> tuple[str, list[Any]]:
+    """A query in SQL over `segments`, and its parameters."""
+    condition, parameters = where(query)
+    sql = f"{_SELECT} from segments where {condition} order by {_ORDER_BY[query.order]}"
+    if query.limit is not None:
+        sql += " limit ?"
+        parameters.append(query.limit)
+    return sql, parameters
+
+
 def where(query: Query) -> tuple[str, list[Any]]:
     """The condition of a query in SQL over `segments`, and its parameters."""
-    conditions = ["true"]
-    parameters: list[Any] = []
+    condition, parameters = place(query)
+    conditions = [condition]
 
     def add(condition: str, *values: Any) -> None:
         conditions.append(condition)
@@ -111,15 +116,23 @@ def where(query: Query) -> tuple[str, list[Any]]:
         add("end_seconds - start_seconds >= ?", query.min_length_seconds)
     if query.max_length_seconds is not None:
         add("end_seconds - start_seconds <= ?", query.max_length_seconds)
-    if query.under is not None:
-        one, inside = _video_and_folder(query.under)
-        add("(uri = ? or starts_with(uri, ?))", one, inside)
-    if query.bundle is not None:
-        add("bundle = ?", query.bundle)
     if query.after_seconds is not None:
         add("start_seconds >= ?", query.after_seconds)
     if query.before_seconds is not None:
         add("end_seconds <= ?", query.before_seconds)
+    return " and ".join(conditions), parameters
+
+
+def place(query: Query) -> tuple[str, list[Any]]:
+    """What of a query holds for videos too, in SQL, and its parameters."""
+    conditions = ["true"]
+    parameters: list[Any] = []
+    if query.under is not None:
+        conditions.append("(uri = ? or starts_with(uri, ?))")
+        parameters.extend(_video_and_folder(query.under))
+    if query.bundle is not None:
+        conditions.append("bundle = ?")
+        parameters.append(query.bundle)
     return " and ".join(conditions), parameters
 
 

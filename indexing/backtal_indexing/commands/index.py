@@ -12,7 +12,7 @@ import inspect
 from backtal.cli import Command
 
 # Each is a module of backtal_indexing.subcommands.
-SUBCOMMANDS = ("search", "status")
+SUBCOMMANDS = ("export", "search", "status")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
