@@ -12,12 +12,12 @@ from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any, TypeVar
 
+import numpy as np
+
 from backtal.client_wire import (
     DEFAULT_BUNDLE,
-    NO_RETRIES,
     STREAM_SUFFIX,
     DetectionOptions,
-    RetryPolicy,
     Sources,
     Update,
     bundles_of,
@@ -32,6 +32,7 @@ from backtal.client_wire import (
 from backtal.detection import DetectionAnswer
 from backtal.errors import BacktalError, DeadlineExceeded, Unavailable
 from backtal.features import FeatureSequence
+from backtal.patience import NO_RETRIES, Patience, RetryPolicy
 
 __all__ = [
     "DEFAULT_BUNDLE",
@@ -117,6 +118,25 @@ class Client:
     def default_bundle(self) -> str:
         """The only bundle, else `kinetics400`. Raises InvalidArgument where neither exists."""
         return choose_bundle(self.bundles())
+
+    def bundle_sha256(self, bundle: str) -> str:
+        """The hash of the bundle that answers now: from its answer to two clips of nothing.
+
+        Raises NotFound for no such bundle.
+        """
+
+        def feature_dim(left_seconds: float | None) -> int:
+            metadata = self._client.get_model_metadata(
+                bundle, headers=self._headers, client_timeout=left_seconds
+            )
+            (shape,) = [tensor.shape for tensor in metadata.inputs if tensor.name == "features"]
+            return int(shape[0])
+
+        nothing = np.zeros((self._patiently(feature_dim, None), 2), np.float32)
+        answer = self.detect(
+            features=FeatureSequence.from_equal_parts(nothing, duration_seconds=1.0), bundle=bundle
+        )
+        return str(answer.provenance["bundle_sha256"])
 
     def detect(
         self,
@@ -214,29 +234,15 @@ class Client:
     ) -> Result:
         """What `ask` gives, which is called with the seconds left, again as `retries` says."""
         limit = self._timeout_seconds if timeout_seconds is None else timeout_seconds
-        deadline = None if limit is None else time.monotonic() + limit
-        num_tried = 0
+        patience = Patience(self._retries, limit)
         while True:
-            left_seconds = None if deadline is None else max(deadline - time.monotonic(), 0.001)
-            num_tried += 1
-            outcome = self._try(ask, left_seconds)
-            if not isinstance(outcome, BacktalError):
-                return outcome
-            left_seconds = None if deadline is None else deadline - time.monotonic()
-            delay = self._retries.delay_seconds(outcome, num_tried, left_seconds)
-            if delay is None:
-                raise outcome
-            time.sleep(delay)
-
-    def _try(
-        self, ask: Callable[[float | None], Result], left_seconds: float | None
-    ) -> Result | BacktalError:
-        try:
-            return ask(left_seconds)
-        except self._exception as error:
-            return translate(error, self.address)
-        except BacktalError as error:
-            return error
+            try:
+                return ask(patience.left_seconds)
+            except self._exception as error:
+                failed = translate(error, self.address)
+            except BacktalError as error:
+                failed = error
+            time.sleep(patience.delay_after(failed))
 
 
 def _next(arrived: queue.Queue[tuple[Any, Any]], timeout_seconds: float | None) -> tuple[Any, Any]:

@@ -18,7 +18,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Literal
 
@@ -48,6 +48,12 @@ class IndexManifest(Settings):
     num_parts: int = Field(ge=1, le=99_999)
     created_at: datetime
 
+    @classmethod
+    def new(cls, num_videos: int, videos_per_shard: int) -> IndexManifest:
+        """That of an index that begins with so many videos."""
+        num_parts = parts_for(num_videos, videos_per_shard)
+        return cls(num_parts=num_parts, created_at=datetime.now(timezone.utc))
+
 
 class Index:
     """An index at `url`, for reading; `create` makes one. `store` has its objects."""
@@ -72,7 +78,7 @@ class Index:
 
     @classmethod
     def create(cls, url: str, manifest: IndexManifest) -> Index:
-        """A new index; the one that is there, where there is one."""
+        """A new index; the one that is there, where there is one. Raises as `open`."""
         store = Store(url, make=True)
         store.create(MANIFEST_NAME, manifest.model_dump_json(indent=2).encode() + b"\n")
         return cls.open(url)
@@ -97,10 +103,14 @@ class Index:
         return [self.store.url_of(SEGMENTS_NAME)] if SEGMENTS_NAME in names else []
 
 
+def hash_of(uri: str) -> int:
+    """64 bits of a URI, of which its part is the remainder by `num_parts`."""
+    return int.from_bytes(hashlib.blake2b(uri.encode(), digest_size=8).digest(), "big")
+
+
 def part_of(uri: str, num_parts: int) -> int:
     """The part that a URI belongs to."""
-    digest = hashlib.blake2b(uri.encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big") % num_parts
+    return hash_of(uri) % num_parts
 
 
 def file_name(part: int, generation: int) -> str:

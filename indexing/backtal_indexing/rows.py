@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from backtal.errors import InvalidFile
 from backtal_indexing.layout import Index, part_and_generation
 
-# Small objects: what bounds the rate is how many are asked for at a time.
+# Of small objects elsewhere: what bounds the rate is how many are asked for at a time.
 READ_AHEAD = 32
 
 
@@ -25,6 +25,9 @@ def read_files(
     def read(name: str) -> tuple[str, pa.Table]:
         return name, table_of(index.store.read(name), index.store.url_of(name), columns)
 
+    if index.store.folder is not None:
+        yield from map(read, names)
+        return
     waiting = iter(names)
     ahead: deque[Future[tuple[str, pa.Table]]] = deque()
     with ThreadPoolExecutor(READ_AHEAD) as pool:

@@ -17,6 +17,7 @@ Status = Literal["done", "failed", "quarantined", "deleted"]
 STATUSES: tuple[Status, ...] = get_args(Status)
 # failed: the next run tries it again. quarantined: only `retry --failed` does.
 NOT_DONE: tuple[Status, ...] = ("failed", "quarantined")
+SETTLED: tuple[Status, ...] = ("done", "quarantined")
 
 _TIME = pa.timestamp("us", tz="UTC")
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from backtal.errors import NotFound
 from backtal_indexing.layout import Index
 from backtal_indexing.rows import current_of, read_parts
 from backtal_indexing.schema import NOT_DONE
@@ -32,6 +34,23 @@ class IndexStatus:
     hours: float = 0.0
     num_files: int = 0
     failures: list[Failure] = field(default_factory=list)
+
+
+def failed_uris(index: Index, among: Sequence[str]) -> set[str]:
+    """The videos that are not done; of those in `among`, where it names any.
+
+    Raises NotFound for one that it names and that is not among them.
+    """
+    found = {
+        row["uri"]
+        for _, _, rows in read_parts(index, index.videos_names(), ("uri", "bundle", "status"))
+        for row in current_of(rows).to_pylist()
+        if row["status"] in NOT_DONE
+    }
+    for uri in among:
+        if uri not in found:
+            raise NotFound(f"{uri} is no video of {index.url} that failed or is quarantined")
+    return set(among) or found
 
 
 def status_of(index: Index, max_failures: int) -> IndexStatus:

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote_to_bytes, urlsplit
 
 from backtal.errors import BacktalError, InvalidArgument, NotFound, PermissionDenied, Unavailable
 
@@ -63,7 +63,27 @@ class Store:
     def read(self, name: str) -> bytes:
         """An object, whole. Raises NotFound."""
         with translated(self.url_of(name)):
+            if self.folder is not None:
+                return (self.folder / name).read_bytes()
             return bytes(self._objects.get(name).bytes())
+
+    def pieces(self, name: str) -> Iterator[bytes]:
+        """An object, piece by piece. Raises NotFound."""
+        with translated(self.url_of(name)):
+            for piece in self._objects.get(name).stream():
+                yield bytes(piece)
+
+    def tail(self, name: str, num_bytes: int) -> bytes:
+        """The last bytes of an object. Raises NotFound."""
+        size = self.head(name).num_bytes
+        with translated(self.url_of(name)):
+            return bytes(self._objects.get_range(name, start=max(size - num_bytes, 0), end=size))
+
+    def head(self, name: str) -> StoredObject:
+        """What a listing would tell of an object. Raises NotFound."""
+        with translated(self.url_of(name)):
+            about = self._objects.head(name)
+            return StoredObject(name, about["size"], about["e_tag"])
 
     def create(self, name: str, data: bytes) -> bool:
         """Write an object that must not be there yet; whether it was not.
@@ -104,7 +124,7 @@ def normal_url(url: str) -> str:
         return f"{S3_PREFIX}{bucket}/{prefix.strip('/')}".rstrip("/")
     parts = urlsplit(url)
     if parts.scheme == "file" and parts.netloc in ("", "localhost"):
-        return os.path.normpath(unquote(parts.path))
+        return os.path.normpath(os.fsdecode(unquote_to_bytes(parts.path)))
     if "://" in url:
         raise InvalidArgument(f"{url!r} has scheme {parts.scheme!r}, allowed are a path and s3:")
     # Links stay: a library is known by the names that its owner gives.

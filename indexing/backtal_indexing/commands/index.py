@@ -12,7 +12,7 @@ import inspect
 from backtal.cli import Command
 
 # Each is a module of backtal_indexing.subcommands.
-SUBCOMMANDS = ("export", "search", "status")
+SUBCOMMANDS = ("run", "status", "retry", "verify", "compact", "search", "export")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
