@@ -8,20 +8,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
-from backtal_indexing.layout import (
-    COVERS_KEY,
-    SEGMENTS_NAME,
-    Index,
-    IndexManifest,
-    covers,
-    part_of,
-)
+from backtal_indexing.layout import Index, IndexManifest, part_of
 from backtal_indexing.part_log import PartLog
-from backtal_indexing.rows import current_of, read_parts
-from backtal_indexing.schema import SEGMENTS
 
 NOW = datetime(2026, 1, 1, tzinfo=timezone.utc)
 NUM_PARTS = 4
@@ -62,20 +50,3 @@ def append(index: Index, rows: Sequence[dict[str, Any]]) -> None:
         by_part[part_of(one["uri"], index.manifest.num_parts)].append(one)
     for part, members in by_part.items():
         PartLog(index, part).append(members)
-
-
-def compact(index: Index) -> None:
-    names = index.videos_names()
-    found = [
-        {**one, **{key: video[key] for key in ("uri", "bundle", "bundle_sha256")}}
-        for _, _, rows in read_parts(index, names)
-        for video in current_of(rows).to_pylist()
-        if video["status"] == "done"
-        for one in video["segments"]
-    ]
-    found.sort(key=lambda one: (one["label"], -one["score"]))
-    table = pa.Table.from_pylist(found, SEGMENTS)
-    table = table.replace_schema_metadata({COVERS_KEY: covers(names).encode()})
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink)
-    index.store.replace(SEGMENTS_NAME, bytes(sink.getvalue()))

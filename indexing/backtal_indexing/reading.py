@@ -2,6 +2,7 @@
 
 The tables of a connection, as they are when it is opened:
 
+    video_rows  every row ever written, with its `filename`
     videos      the current row of each video and bundle, whatever its status
     segments    what the current rows of the videos that are done found
 
@@ -25,7 +26,7 @@ import pyarrow.dataset
 import pyarrow.parquet
 
 from backtal.errors import InvalidFile
-from backtal_indexing.layout import COVERS_KEY, Index, covers
+from backtal_indexing.layout import COVERS_KEY, Index, newer_than
 from backtal_indexing.range_file import RangeFile
 from backtal_indexing.rows import read_files
 from backtal_indexing.schema import SEGMENTS, VIDEOS
@@ -75,6 +76,11 @@ class Tables:
         """The rows that DuckDB answers with. Raises InvalidFile for a file that is damaged."""
         with _translated(self.url):
             return self.connection.sql(sql, params=list(parameters)).to_arrow_table()
+
+    def run(self, sql: str, parameters: Sequence[Any] = ()) -> None:
+        """A statement without an answer. Raises as `ask`."""
+        with _translated(self.url):
+            self.connection.execute(sql, list(parameters))
 
 
 @contextmanager
@@ -134,12 +140,8 @@ def _add_compacted(
             "compacted",
             pyarrow.dataset.FileSystemDataset([fragment], fragment.physical_schema, form),
         )
-    return _not_covered(metadata or {}, names)
-
-
-def _not_covered(metadata: dict[bytes, bytes], names: Sequence[str]) -> list[str]:
-    current = covers(names).encode()
-    return [] if metadata.get(COVERS_KEY) == current else list(names)
+    covered = (metadata or {}).get(COVERS_KEY)
+    return list(names) if covered is None else newer_than(covered.decode(), names)
 
 
 @contextmanager

@@ -22,6 +22,7 @@ from backtal import cli
 from backtal.errors import InvalidArgument
 from backtal.evaluation import read_results
 from backtal.segments import Segment
+from backtal_indexing.compact import compact
 from backtal_indexing.exports import FORMATS
 from backtal_indexing.exports.chapters import Chapter, chapters, uncrossed
 from backtal_indexing.exports.fiftyone import fiftyone
@@ -35,7 +36,7 @@ from backtal_indexing.reading import open_tables
 from backtal_indexing.search import Query
 from backtal_indexing.subcommands import export
 from backtal_indexing.timecode import DROP_FRAME_RATES, TIMECODE_RATES, frame_at, timecode
-from tests.made_index import append, compact, new_index, row, segment
+from tests.made_index import append, new_index, row, segment
 
 NTSC_30 = Fraction(30000, 1001)
 SEGMENTS = (Segment(60.06, 63.0, "High <Jump>", 0.9), Segment(62.0, 70.0, "é & run", 0.5))
