@@ -151,7 +151,7 @@ class Driver:
         elif crashed.crashes < self._rules.max_attempts:
             self._again.append(crashed)
         else:
-            told = f"{crash}, {crashed.crashes} times: it hangs, or ends the process that sends it"
+            told = f"{crash}, {crashed.crashes} times"
             self._again.append(replace(crashed, verdict=Verdict("INTERNAL", told)))
 
     def _tell(self) -> None:

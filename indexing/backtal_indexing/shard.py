@@ -35,8 +35,6 @@ from backtal_indexing.part_log import PartLog
 from backtal_indexing.planning import PlannedVideo, Shard, Verdict
 from backtal_indexing.schema import NOT_DONE, SETTLED
 
-# A worker that is stuck where no timeout of Python reaches it ends itself after so much longer.
-GRACE_SECONDS = 5.0
 DECLARED = ("codec", "width", "height", "frames_per_second")
 # The next run may find it otherwise. INTERNAL and DEADLINE_EXCEEDED come back with the same video.
 NOT_THE_VIDEOS_FAULT = (NotFound, PermissionDenied, ResourceExhausted, Unavailable)
@@ -48,11 +46,13 @@ MAX_FAILURES_TOLD = 5
 class Rules:
     """How videos are tried.
 
-    timeout_seconds: for each attempt. max_attempts: until a video is quarantined, over all runs.
-    patience_seconds: how long a service that is not ready is waited for.
+    timeout_seconds: for each attempt. grace_seconds: after so much more a worker that is stuck
+    where no timeout of Python reaches it ends itself. max_attempts: in one run, until a video is
+    quarantined. patience_seconds: how long a service that is not ready is waited for.
     """
 
     timeout_seconds: float = 3600.0
+    grace_seconds: float = 5.0
     max_attempts: int = 3
     patience_seconds: float = 300.0
 
@@ -210,7 +210,7 @@ class _Worker:
 
         By a thread of C, which a block that holds the interpreter's lock does not stop.
         """
-        seconds = self._rules.timeout_seconds + GRACE_SECONDS
+        seconds = self._rules.timeout_seconds + self._rules.grace_seconds
         with Path(os.devnull).open("w") as nowhere:
             faulthandler.dump_traceback_later(seconds, exit=True, file=nowhere)
             try:

@@ -14,9 +14,11 @@ from pebble import ProcessExpired, ProcessPool
 from backtal.errors import BacktalError, Internal
 from backtal_indexing.engines import Job, Outcome, work
 from backtal_indexing.planning import Shard
-from backtal_indexing.shard import GRACE_SECONDS, ShardReport
+from backtal_indexing.shard import ShardReport
 
 PR_SET_PDEATHSIG = 1
+# faulthandler's, which is what watches a worker from within.
+WATCHDOG_EXIT_CODE = 1
 # A shard waits behind each worker's, so that none is idle while the driver looks elsewhere.
 SHARDS_PER_WORKER = 2
 
@@ -54,7 +56,7 @@ class LocalEngine:
         try:
             return Outcome(shard, report=future.result())
         except ProcessExpired as died:
-            return Outcome(shard, crash=_told(died.exitcode))
+            return Outcome(shard, crash=self._told(died.exitcode))
         except FutureTimeout:
             return Outcome(shard, crash="it did not end in its time")
         except BacktalError as error:
@@ -67,17 +69,20 @@ class LocalEngine:
         self._pool.stop()  # type: ignore[no-untyped-call]
         self._pool.join()
 
+    def _told(self, exit_code: int | None) -> str:
+        if exit_code is not None and exit_code < 0:
+            return f"its worker was killed by {signal.Signals(-exit_code).name}"
+        if exit_code == WATCHDOG_EXIT_CODE:
+            rules = self._job.rules
+            seconds = rules.timeout_seconds + rules.grace_seconds
+            return f"it hung, and its worker ended itself after {seconds:g} s"
+        return f"its worker ended with exit code {exit_code}"
+
     def _longest_seconds(self, shard: Shard) -> float:
         """What a worker that keeps to its rules never takes: the last of the watchdogs."""
         rules = self._job.rules
-        for_each = (rules.timeout_seconds + GRACE_SECONDS) * (rules.max_attempts + 2)
+        for_each = (rules.timeout_seconds + rules.grace_seconds) * (rules.max_attempts + 2)
         return for_each * len(shard.videos) + rules.patience_seconds
-
-
-def _told(exit_code: int | None) -> str:
-    if exit_code is not None and exit_code < 0:
-        return f"its worker was killed by {signal.Signals(-exit_code).name}"
-    return f"its worker ended with exit code {exit_code}"
 
 
 def _end_with_parent() -> None:

@@ -53,7 +53,9 @@ class RayEngine:
             known = isinstance(cause, BacktalError)
             return Outcome(shard, error=cause if known else Internal(str(cause)))
         except ray.exceptions.RayError as error:
-            return Outcome(shard, crash=f"its worker was lost ({type(error).__name__})")
+            return Outcome(
+                shard, crash=f"its worker hung, died or was lost ({type(error).__name__})"
+            )
 
     def stop(self) -> None:
         """See `Engine`."""
