@@ -95,6 +95,7 @@ def drift(tables: Tables, reference: str, other: str, tiou: float = DEFAULT_TIOU
     """Compare two bundles. Raises InvalidArgument for one that the index does not have."""
     if not 0 < tiou <= 1:
         raise InvalidArgument(f"a tIoU of {tiou:g}; it must be in (0, 1]")
+    tables.add_videos()
     for side, bundle in (("reference", reference), ("other", other)):
         name, _, digest = bundle.partition("@")
         tables.run(_ANSWERED.format(side=side), [name, digest])

@@ -2,9 +2,11 @@
 
 The tables of a connection, as they are when it is opened:
 
-    video_rows  every row ever written, with its `filename`
-    videos      the current row of each video and bundle, whatever its status
     segments    what the current rows of the videos that are done found
+    videos      the current row of each video and bundle, whatever its status
+    video_rows  every row ever written, with its `filename`
+
+The last two are there after `add_videos`.
 
 `segments` is read from the compacted, sorted table. It is older than the index where files of
 `videos/` were written since: rows of these, the *fresh* ones, take the place of all that the
@@ -17,7 +19,6 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import duckdb
@@ -64,13 +65,23 @@ union all {_FRESH_SEGMENTS}
 """
 
 
-@dataclass(frozen=True)
 class Tables:
     """An opened index. `num_fresh_files` are those that the compacted table does not cover yet."""
 
-    url: str
-    connection: duckdb.DuckDBPyConnection
-    num_fresh_files: int
+    def __init__(self, connection: duckdb.DuckDBPyConnection, index: Index) -> None:
+        self.url = index.url
+        self.connection = connection
+        self._index = index
+        self._names = index.videos_names()
+        self._knows_videos = False
+        fresh = _add_compacted(connection, index, self._names)
+        self.num_fresh_files = len(fresh)
+        if fresh:
+            _add_video_rows(connection, index, fresh, "fresh_rows")
+            connection.execute(_FRESH)
+            connection.execute(_SEGMENTS_WITH_FRESH)
+        else:
+            connection.execute("create view segments as select * from compacted")
 
     def ask(self, sql: str, parameters: Sequence[Any] = ()) -> pa.Table:
         """The rows that DuckDB answers with. Raises InvalidFile for a file that is damaged."""
@@ -82,6 +93,14 @@ class Tables:
         with _translated(self.url):
             self.connection.execute(sql, list(parameters))
 
+    def add_videos(self) -> None:
+        """Make `videos` and `video_rows` known, once: of many files, each is opened for that."""
+        if not self._knows_videos:
+            with _translated(self.url):
+                _add_video_rows(self.connection, self._index, self._names, "video_rows")
+                self.connection.execute(_VIDEOS)
+            self._knows_videos = True
+
 
 @contextmanager
 def open_tables(index: Index | str) -> Iterator[Tables]:
@@ -90,18 +109,10 @@ def open_tables(index: Index | str) -> Iterator[Tables]:
     Raises NotFound where there is none, InvalidFile where it is damaged.
     """
     opened = Index.open(index) if isinstance(index, str) else index
-    names = opened.videos_names()
-    with duckdb.connect(config=_SETTINGS) as connection, _translated(opened.url):
-        _add_video_rows(connection, opened, names, "video_rows")
-        connection.execute(_VIDEOS)
-        fresh = _add_compacted(connection, opened, names)
-        if fresh:
-            _add_video_rows(connection, opened, fresh, "fresh_rows")
-            connection.execute(_FRESH)
-            connection.execute(_SEGMENTS_WITH_FRESH)
-        else:
-            connection.execute("create view segments as select * from compacted")
-        yield Tables(opened.url, connection, len(fresh))
+    with duckdb.connect(config=_SETTINGS) as connection:
+        with _translated(opened.url):
+            tables = Tables(connection, opened)
+        yield tables
 
 
 def _add_video_rows(

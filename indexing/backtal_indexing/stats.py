@@ -37,6 +37,7 @@ group by bundle, label order by bundle, num_segments desc, label
 
 def videos_by_status(tables: Tables, bundle: str | None = None) -> pa.Table:
     """bundle, status, num_videos, hours: a row for each bundle and status that occur."""
+    tables.add_videos()
     return tables.ask(_VIDEOS, [bundle, bundle])
 
 

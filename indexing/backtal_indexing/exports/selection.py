@@ -21,6 +21,7 @@ def select_videos(tables: Tables, query: Query) -> list[IndexedVideo]:
     A video without one is among them. Raises InvalidArgument where several bundles have answered
     and `query` names none, and for a label or a bundle that the index does not have.
     """
+    tables.add_videos()
     query = replace(query, bundle=_bundle(tables, query.bundle))
     segments, parameters = selection(query)
     condition, more = place(query)
