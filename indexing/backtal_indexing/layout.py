@@ -89,8 +89,7 @@ class Index:
 
     def videos_names(self) -> list[str]:
         """The names of the files of VIDEOS rows, by part, then by rising generation."""
-        found = (stored.name for stored in self.store.list(VIDEOS_FOLDER))
-        return sorted(name for name in found if name.endswith(SUFFIX))
+        return sorted(name for name in self.store.names(VIDEOS_FOLDER) if name.endswith(SUFFIX))
 
     def videos_urls(self) -> list[str]:
         """Paths or `s3://` URIs of the files of VIDEOS rows: the argument of `current_rows`."""
@@ -98,7 +97,7 @@ class Index:
 
     def segments_urls(self) -> list[str]:
         """Paths or `s3://` URIs of the files of SEGMENTS rows; [] before the first `compact`."""
-        names = {stored.name for stored in self.store.list("segments")}
+        names = set(self.store.names("segments"))
         return [self.store.url_of(SEGMENTS_NAME)] if SEGMENTS_NAME in names else []
 
 

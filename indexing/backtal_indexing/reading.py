@@ -23,8 +23,7 @@ from typing import Any
 
 import duckdb
 import pyarrow as pa
-import pyarrow.dataset
-import pyarrow.parquet
+import pyarrow.parquet as pq
 
 from backtal.errors import InvalidFile
 from backtal_indexing.layout import COVERS_KEY, Index, newer_than
@@ -140,19 +139,29 @@ def _add_compacted(
         connection.register("compacted", SEGMENTS.empty_table())
         return list(names)
     (url,) = urls
-    if index.store.folder is not None:
-        metadata = pyarrow.parquet.read_metadata(url).metadata
-        connection.read_parquet(url).create_view("compacted")
-    else:
-        form = pyarrow.dataset.ParquetFileFormat()
-        fragment = form.make_fragment(pa.PythonFile(io.BufferedReader(RangeFile(url)), mode="r"))
-        metadata = fragment.metadata.metadata
-        connection.register(
-            "compacted",
-            pyarrow.dataset.FileSystemDataset([fragment], fragment.physical_schema, form),
-        )
+    is_here = index.store.folder is not None
+    metadata = (_add_file if is_here else _add_object)(connection, url)
     covered = (metadata or {}).get(COVERS_KEY)
     return list(names) if covered is None else newer_than(covered.decode(), names)
+
+
+def _add_file(connection: duckdb.DuckDBPyConnection, path: str) -> dict[bytes, bytes] | None:
+    connection.read_parquet(path).create_view("compacted")
+    # The footer of a large table is a good part of a search.
+    connection.execute("set parquet_metadata_cache = true")
+    metadata: dict[bytes, bytes] | None = pq.read_metadata(path).metadata
+    return metadata
+
+
+def _add_object(connection: duckdb.DuckDBPyConnection, url: str) -> dict[bytes, bytes] | None:
+    import pyarrow.dataset as ds
+
+    form = ds.ParquetFileFormat()
+    fragment = form.make_fragment(pa.PythonFile(io.BufferedReader(RangeFile(url)), mode="r"))
+    dataset = ds.FileSystemDataset([fragment], fragment.physical_schema, form)
+    connection.register("compacted", dataset)
+    metadata: dict[bytes, bytes] | None = fragment.metadata.metadata
+    return metadata
 
 
 @contextmanager
