@@ -81,8 +81,7 @@ def search(tables: Tables, query: Query) -> pa.Table:
     Raises InvalidArgument for a label or a bundle that no segment of the index has.
     """
     found = tables.ask(*selection(query))
-    if found.num_rows == 0:
-        check_names(tables, query)
+    check_names(tables, query, found)
     return found.cast(SEGMENTS)
 
 
@@ -136,12 +135,16 @@ def place(query: Query) -> tuple[str, list[Any]]:
     return " and ".join(conditions), parameters
 
 
-def check_names(tables: Tables, query: Query) -> None:
-    """Raises InvalidArgument for a label or a bundle that no segment of the index has."""
+def check_names(tables: Tables, query: Query, found: pa.Table) -> None:
+    """Raises InvalidArgument for a label or a bundle that no segment of the index has.
+
+    `found` is what the query gave: what occurs there needs no look.
+    """
+    seen = set(found["label"].unique().to_pylist())
     for label in query.labels:
-        if not _has(tables, "label", label):
+        if label not in seen and not _has(tables, "label", label):
             raise unknown_name("label", label, _known(tables, "label"), tables.url)
-    if query.bundle is not None and not _has(tables, "bundle", query.bundle):
+    if query.bundle is not None and not seen and not _has(tables, "bundle", query.bundle):
         raise unknown_name("bundle", query.bundle, _known(tables, "bundle"), tables.url)
 
 

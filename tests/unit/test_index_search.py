@@ -174,7 +174,7 @@ def test_a_search_is_the_loop_over_the_current_rows(
 
 def test_a_name_that_nothing_has_is_an_error_with_the_nearest(index: Index) -> None:
     with pytest.raises(InvalidArgument, match="label 'HighJump'; did you mean 'high jump'"):
-        found(index, labels=("run", "HighJump"), min_score=1)
+        found(index, labels=("run", "HighJump"))
     with pytest.raises(InvalidArgument, match="label 'xyz'; known are 'high jump', 'run'"):
         found(index, labels=("xyz",))
     with pytest.raises(InvalidArgument, match="bundle 'tinny'; did you mean 'tiny'"):
