@@ -113,7 +113,9 @@ class _Cutter:
         first = next(pieces)
         origin = end = first.shown
         with av.open(str(target), "w") as output:
-            copies = {one.index: output.add_stream_from_template(one) for one in self._kept}
+            copies = {
+                one.index: output.add_stream_from_template(one, opaque=True) for one in self._kept
+            }
             for piece in self._until_the_end(first, pieces):
                 if piece.shown < origin:
                     # Shown before the key frame: made from pictures that are not in the clip.

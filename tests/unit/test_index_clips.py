@@ -161,3 +161,13 @@ def test_the_command_cuts_and_tells_where_each_clip_starts(
     append(index, [row("file:///none.mp4", segment(0, 1))])
     assert cli.main(words) == cli.EXIT_FAILED
     assert "not cut: no such file: /none.mp4" in capsys.readouterr().err
+
+
+def test_a_codec_whose_decoder_is_no_encoder_is_copied_too(tmp_path: Path) -> None:
+    path = tmp_path / "film.mp4"
+    path.write_bytes(steady(24, codec="libsvtav1", size=(64, 64)))
+    found = cut_one(path, 0.5, 0.7)
+    with av.open(str(found.path)) as container:
+        assert container.streams.video[0].codec_context.name == "libdav1d"
+        shown = len(list(container.decode(video=0)))
+    assert shown == round((found.end_seconds - found.start_seconds) * 25)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 DEFAULT_LIMIT = 50
+PIPE_WIDTH = 400
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -67,4 +68,7 @@ def _show(found: pa.Table, *, several_bundles: bool) -> None:
         names = [row["label"], row["uri"], *([row["bundle"]] if several_bundles else [])]
         table.add_row(*cells, *map(Text, names))
     console = Console(highlight=False)
+    if not console.is_terminal:
+        # For `| grep`: a URI on one line.
+        console.width = PIPE_WIDTH
     console.print(table if found.num_rows else "no such segment")
