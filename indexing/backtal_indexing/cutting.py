@@ -53,18 +53,23 @@ def cut(source: Source, wanted: Sequence[tuple[Segment, Path]]) -> Iterator[Cut]
     where the source cannot be read, or has no key frame to begin with.
     """
     with open_container(source, VideoLimits()) as container:
-        kept = [video_stream(container, source.name), *container.streams.audio]
+        sound = [one for one in container.streams.audio if one.codec_context is not None]
+        kept = [video_stream(container, source.name), *sound]
         form = _form(container, kept)
         for segment, path in wanted:
             target = path.with_name(f"{path.name}.{form}")
-            try:
-                yield _Cutter(source.name, container, kept, segment).write(target)
-            except FFmpegError as error:
-                target.unlink(missing_ok=True)
-                raise InvalidVideo(
-                    f"{source.name}: {segment.start_seconds:g} to {segment.end_seconds:g} s cannot "
-                    f"be copied: {error.strerror}"
-                ) from None
+            yield _whole(_Cutter(source.name, container, kept, segment), target)
+
+
+def _whole(cutter: _Cutter, target: Path) -> Cut:
+    """The clip, or no file and the reason."""
+    try:
+        return cutter.write(target)
+    except BaseException as error:
+        target.unlink(missing_ok=True)
+        if isinstance(error, FFmpegError):
+            raise InvalidVideo(f"{cutter.what} cannot be copied: {error.strerror}") from None
+        raise
 
 
 def _form(container: InputContainer, kept: Sequence[Stream]) -> str:
@@ -106,6 +111,12 @@ class _Cutter:
         self._zero = (self._video.start_time or 0) * self._time_base
         self._start = Fraction(segment.start_seconds) + self._zero
         self._end = max(self._start, Fraction(segment.end_seconds) + self._zero)
+
+    @property
+    def what(self) -> str:
+        """The stretch of the video, for messages."""
+        one = self._segment
+        return f"{self._name}: {one.start_seconds:g} to {one.end_seconds:g} s"
 
     def write(self, target: Path) -> Cut:
         """Copy it."""

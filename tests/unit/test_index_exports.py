@@ -95,6 +95,9 @@ def test_videos_of_one_name_are_told_apart() -> None:
     assert second.startswith("a.b-")
     assert first != second
     assert (third, fourth) == ("c d", "q?#")
+    long = video_names([f"s3://b/{'é' * 300}{end}.mp4" for end in "xy"]).values()
+    assert len(set(long)) == 2
+    assert all(len(name.encode()) < 180 for name in long)
 
 
 def run_export(index: Index, *words: object) -> int:

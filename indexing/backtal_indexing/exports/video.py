@@ -15,6 +15,8 @@ from backtal.segments import Segment
 from backtal_indexing.timecode import exact_rate
 
 HASH_DIGITS = 8
+# A key of an object may be longer than what a file system takes as a name.
+_STEM_BYTES = 160
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ def video_names(uris: Iterable[str]) -> dict[str, str]:
 
     Where several share one, a dash and the start of the URI's SHA-256 are added to each.
     """
-    stems = {uri: path_of(uri).stem or "video" for uri in uris}
+    stems = {uri: _shortened(path_of(uri).stem) or "video" for uri in uris}
     counts = Counter(stems.values())
     return {
         uri: stem if counts[stem] == 1 else f"{stem}-{_digest(uri)}" for uri, stem in stems.items()
@@ -94,6 +96,10 @@ def named(videos: Sequence[IndexedVideo]) -> list[tuple[str, IndexedVideo]]:
 def single_line(text: str) -> str:
     """`text` without line breaks and control characters, for formats that go by lines."""
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
+def _shortened(stem: str) -> str:
+    return stem.encode()[:_STEM_BYTES].decode(errors="ignore")
 
 
 def _digest(uri: str) -> str:
