@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from opentimelineio.opentime import from_timecode
 
 from backtal import cli
-from backtal.errors import InvalidArgument
+from backtal.errors import InvalidArgument, MissingDependency
 from backtal.evaluation import read_results
 from backtal.segments import Segment
 from backtal_indexing.compact import compact
@@ -309,3 +309,10 @@ def test_wrong_words_are_an_error(
 
 def test_the_formats_of_the_command_are_those_there_are() -> None:
     assert tuple(FORMATS) == export.FORMATS
+
+
+def test_a_missing_adapter_names_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(otio.adapters, "available_adapter_names", lambda: ["otio_json"])
+    for write in (edl, fcpxml):
+        with pytest.raises(MissingDependency, match=r"pip install 'backtal\[timeline\]'"):
+            write(video(25))
