@@ -9,9 +9,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -42,11 +42,6 @@ class Running:
     process: subprocess.Popen[bytes]
     log: Path
 
-    def workers(self) -> list[int]:
-        """Its worker processes: children of children, beyond the fork server and its tracker."""
-        found = [grand for child in children(self.process.pid) for grand in children(child)]
-        return [process_id for process_id in found if is_running(process_id)]
-
     def events(self, name: str) -> list[dict[str, Any]]:
         """Its events of one name, so far."""
         lines = self.log.read_text().splitlines()
@@ -58,14 +53,24 @@ class Running:
         return self.process.wait(PATIENCE_SECONDS)
 
 
+def local_workers(run: Running) -> list[int]:
+    """A run's worker processes: children of its fork server."""
+    found = [grand for child in children(run.process.pid) for grand in children(child)]
+    return [process_id for process_id in found if is_running(process_id)]
+
+
+def ray_workers(_: Running) -> list[int]:
+    """The processes of this one's Ray cluster that are at a task of ours."""
+    found = [grand for child in children(os.getpid()) for grand in children(child)]
+    return [process_id for process_id in found if _command(process_id).startswith("ray::work")]
+
+
 @contextmanager
-def running(words: Sequence[str], log: Path, **environment: str) -> Iterator[Running]:
+def running(words: Sequence[str], log: Path) -> Iterator[Running]:
     """`backtal index` with these words and `--log json`."""
     command = [sys.executable, "-m", "backtal.cli", "index", *words, "--log", "json"]
     with log.open("wb") as file:
-        process = subprocess.Popen(
-            command, stdout=file, stderr=file, env={**os.environ, **environment}
-        )
+        process = subprocess.Popen(command, stdout=file, stderr=file)
     try:
         yield Running(process, log)
     finally:
@@ -75,13 +80,13 @@ def running(words: Sequence[str], log: Path, **environment: str) -> Iterator[Run
 
 @dataclass
 class Kills:
-    """Kills at moments by chance, between the driver and its workers."""
+    """Kills at moments by chance, of the driver and of a worker by turns."""
 
     words: Sequence[str]
     index: Index
     log_folder: Path
     seed: int
-    environment: dict[str, str] = field(default_factory=dict)
+    workers_of: Callable[[Running], list[int]] = local_workers
     num_of_driver: int = 0
     num_of_workers: int = 0
 
@@ -93,7 +98,7 @@ class Kills:
         while True:
             number += 1
             log = self.log_folder / f"{number:02}.log"
-            with running(self.words, log, **self.environment) as run:
+            with running(self.words, log) as run:
                 while moments and self._wait_for(moments[0], run):
                     moments.pop(0)
                     time.sleep(chance.uniform(0.0, 0.2))
@@ -116,8 +121,8 @@ class Kills:
 
     def _kill(self, run: Running, chance: random.Random) -> bool:
         """Kill one of the two; whether it was the driver."""
-        workers = run.workers()
-        if workers and chance.random() < 0.5:
+        workers = self.workers_of(run)
+        if workers and self.num_of_driver > self.num_of_workers:
             self.num_of_workers += 1
             with suppress(ProcessLookupError):
                 os.kill(chance.choice(workers), signal.SIGKILL)
@@ -125,7 +130,8 @@ class Kills:
         self.num_of_driver += 1
         run.process.kill()
         run.process.wait()
-        _wait_for_end(workers)
+        if self.workers_of is local_workers:
+            _wait_for_end(workers)
         return True
 
 
@@ -143,6 +149,13 @@ def children(process_id: int) -> list[int]:
         return [int(word) for task in tasks for word in (task / "children").read_text().split()]
     except (FileNotFoundError, ProcessLookupError):
         return []
+
+
+def _command(process_id: int) -> str:
+    try:
+        return Path(f"/proc/{process_id}/cmdline").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
 
 
 def is_running(process_id: int) -> bool:

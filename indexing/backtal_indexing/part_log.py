@@ -7,6 +7,7 @@ leaves out what is written already. No lock, hence none to be left behind by a k
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,7 @@ from backtal_indexing.layout import Index, file_name
 from backtal_indexing.rows import table_of
 from backtal_indexing.schema import NOT_DONE, VIDEOS
 
+WRITTEN_AS_KEY = b"backtal.written_as"
 ENTRY_COLUMNS = ("uri", "bundle", "identity", "stamp", "bundle_sha256", "status", "attempts")
 
 
@@ -101,7 +103,8 @@ def _entry_of(row: Row) -> Entry:
 
 
 def parquet_of(rows: Sequence[Row]) -> bytes:
-    """A file of VIDEOS rows."""
+    """A file of VIDEOS rows. No two are alike, so that a writer knows its own (`Store.create`)."""
+    schema = VIDEOS.with_metadata({WRITTEN_AS_KEY: uuid.uuid4().bytes})
     sink = pa.BufferOutputStream()
-    pq.write_table(pa.Table.from_pylist(list(rows), VIDEOS), sink, compression="zstd")
+    pq.write_table(pa.Table.from_pylist(list(rows), schema), sink, compression="zstd")
     return bytes(sink.getvalue())

@@ -9,8 +9,9 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_to_bytes, urlsplit
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 S3_PREFIX = "s3://"
 RETRY_AFTER_SECONDS = 1.0
+# How long a request to S3 is tried again before its trouble is told.
+RETRY_SECONDS = 60.0
 # Of S3's clients here: DuckDB, Spark and boto take the same variables.
 ENDPOINT_VARIABLES = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
 
@@ -60,6 +63,18 @@ class Store:
                 for about in batch:
                     yield StoredObject(about["path"], about["size"], about["e_tag"])
 
+    def names(self, folder: str) -> Iterator[str]:
+        """The names of what lies in a folder of the store; on a disk, without a look at each."""
+        if self.folder is None:
+            yield from (about.name for about in self.list(folder))
+            return
+        with (
+            translated(self.url),
+            suppress(FileNotFoundError),
+            os.scandir(self.folder / folder) as entries,
+        ):
+            yield from (f"{folder}/{entry.name}" for entry in entries)
+
     def read(self, name: str) -> bytes:
         """An object, whole. Raises NotFound."""
         with translated(self.url_of(name)):
@@ -88,7 +103,8 @@ class Store:
     def create(self, name: str, data: bytes) -> bool:
         """Write an object that must not be there yet; whether it was not.
 
-        Of several who create one name, one gets True. Killed midway, nothing is there.
+        Of several who create one name, each with other data, one gets True. Killed midway,
+        nothing is there.
         """
         with translated(self.url_of(name)):
             if self.folder is not None:
@@ -146,7 +162,11 @@ def open_objects(url: str, *, make: bool = False) -> ObjectStore:
     # Only where the operator named such an endpoint: a store on loopback or in the cluster.
     allow_http = (endpoint or "").startswith("http:")
     return S3Store(
-        bucket, prefix=prefix or None, client_options={"allow_http": allow_http}, **options
+        bucket,
+        prefix=prefix or None,
+        client_options={"allow_http": allow_http},
+        retry_config={"max_retries": 10, "retry_timeout": timedelta(seconds=RETRY_SECONDS)},
+        **options,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -10,12 +11,36 @@ import pytest
 from backtal_indexing.layout import Index, IndexManifest
 from backtal_indexing.rows import read_files
 from backtal_indexing.verify import verify
-from tests.index_runs import Kills, rows_of, running, write_library
+from tests.index_runs import (
+    Kills,
+    Running,
+    local_workers,
+    ray_workers,
+    rows_of,
+    running,
+    write_library,
+)
 from tests.integration.conftest import Served
+from tests.integration.index_places import ray_cluster, s3_bucket
 
 pytestmark = pytest.mark.slow
 
 WORKERS = 3
+
+
+@pytest.fixture(scope="module")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with (
+        pytest.MonkeyPatch.context() as monkeypatch,
+        s3_bucket(tmp_path_factory.mktemp("s3"), monkeypatch) as url,
+    ):
+        yield url
+
+
+@pytest.fixture
+def cluster() -> Iterator[str]:
+    with ray_cluster(2) as started:
+        yield started.address
 
 
 def num_answered(served: Served) -> int:
@@ -29,8 +54,17 @@ def num_answered(served: Served) -> int:
 
 
 def check_kills(
-    served: Served, folder: Path, *, num_videos: int, num_kills: int, seed: int, engine: list[str]
+    served: Served,
+    folder: Path,
+    *,
+    num_videos: int,
+    num_kills: int,
+    seed: int,
+    to: str | None = None,
+    engine: Sequence[str] = (),
+    workers_of: Callable[[Running], list[int]] = local_workers,
 ) -> None:
+    """The test; `to` is the index that is killed at, by default one in `folder`."""
     library = served.root / f"library {num_videos}"
     write_library(library, num_videos)
     options = ["--server", served.address, "--workers", str(WORKERS)]
@@ -42,9 +76,9 @@ def check_kills(
     expected = rows_of(reference)
     assert len(expected) == num_videos
 
-    index = Index.create(str(folder / "killed"), IndexManifest.new(num_videos, 32))
+    index = Index.create(to or str(folder / "killed"), IndexManifest.new(num_videos, 32))
     words = ["run", str(library), "--to", index.url, *options, *engine]
-    kills = Kills(words, index, folder, seed)
+    kills = Kills(words, index, folder, seed, workers_of)
     before = num_answered(served)
     kills.run(num_kills, plan["shards"] * 9 // 10)
     found = rows_of(index)
@@ -67,9 +101,35 @@ def check_kills(
 
 
 def test_a_killed_run_goes_on(served: Served, tmp_path: Path) -> None:
-    check_kills(served, tmp_path, num_videos=24, num_kills=3, seed=1, engine=[])
+    check_kills(served, tmp_path, num_videos=24, num_kills=3, seed=1)
 
 
 @pytest.mark.long
 def test_a_run_killed_at_twenty_moments_goes_on(served: Served, tmp_path: Path) -> None:
-    check_kills(served, tmp_path, num_videos=300, num_kills=20, seed=20, engine=[])
+    check_kills(served, tmp_path, num_videos=300, num_kills=20, seed=20)
+
+
+def test_a_killed_run_goes_on_in_s3(served: Served, s3: str, tmp_path: Path) -> None:
+    check_kills(served, tmp_path, num_videos=12, num_kills=2, seed=2, to=f"{s3}/short")
+
+
+@pytest.mark.long
+def test_a_run_killed_at_twenty_moments_goes_on_in_s3(
+    served: Served, s3: str, tmp_path: Path
+) -> None:
+    check_kills(served, tmp_path, num_videos=300, num_kills=20, seed=21, to=f"{s3}/long")
+
+
+@pytest.mark.long
+def test_a_run_killed_at_twenty_moments_goes_on_on_ray(
+    served: Served, cluster: str, tmp_path: Path
+) -> None:
+    check_kills(
+        served,
+        tmp_path,
+        num_videos=300,
+        num_kills=20,
+        seed=22,
+        engine=["--engine", "ray", "--address", cluster],
+        workers_of=ray_workers,
+    )
