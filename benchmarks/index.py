@@ -30,9 +30,10 @@ from backtal_indexing.answering import Service
 from backtal_indexing.engines import Job, Outcome
 from backtal_indexing.engines.local import LocalEngine
 from backtal_indexing.layout import Index, IndexManifest, file_name, part_of
+from backtal_indexing.listing import Listing
 from backtal_indexing.metrics import MetricsSettings, RunMetrics
 from backtal_indexing.part_log import parquet_of
-from backtal_indexing.planning import Plan, Shard, Wanted, list_videos, plan_run
+from backtal_indexing.planning import Plan, Shard, Wanted, plan_run
 from backtal_indexing.progress import JsonLines
 from backtal_indexing.run import Driver, RunState
 from backtal_indexing.shard import Rules, ShardReport
@@ -121,9 +122,9 @@ def index_all(index: Index, library: Path, service: Service, sha256: str) -> flo
     job = Job(index.url, service, sha256, rules)
     engine = LocalEngine(job, CALLERS)
     warm_up(engine)
-    with Plan() as plan:
-        source = parse_source(str(library))
-        plan_run(plan, index, list_videos([source]), [source], Wanted(BUNDLE, sha256))
+    source = parse_source(str(library))
+    with Plan() as plan, Listing([source]) as listing:
+        plan_run(plan, index, listing, [source], Wanted(BUNDLE, sha256))
         driver = Driver(plan, engine, rules)
         started = time.perf_counter()
         state = driver.run()
@@ -177,8 +178,12 @@ def _drive(folder: Path, num_videos: int) -> float:
     listed = write_list(folder, num_videos)
     index = Index.create(str(folder / "index"), IndexManifest.new(num_videos, VIDEOS_PER_SHARD))
     source = parse_source(str(listed))
-    with Plan() as plan, RunMetrics("bench", MetricsSettings()) as metrics:
-        plan_run(plan, index, list_videos([source]), [source], Wanted(BUNDLE, "0" * 64))
+    with (
+        Plan() as plan,
+        Listing([source]) as listing,
+        RunMetrics("bench", MetricsSettings()) as metrics,
+    ):
+        plan_run(plan, index, listing, [source], Wanted(BUNDLE, "0" * 64))
         state: RunState = Driver(plan, InstantEngine(), Rules(), (JsonLines(), metrics)).run()
     assert state.num_videos["done"] == num_videos
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
@@ -201,8 +206,7 @@ def planning(folder: Path, num_uris: int) -> dict[str, float]:
 def _plan(folder: Path, listed: Path, num_uris: int, num_to_do: int) -> float:
     started = time.perf_counter()
     source = parse_source(str(listed))
-    with Plan() as plan:
-        listing = list_videos([source])
+    with Plan() as plan, Listing([source]) as listing:
         index = Index.create(str(folder), IndexManifest.new(num_uris, VIDEOS_PER_SHARD))
         plan_run(plan, index, listing, [source], Wanted(BUNDLE, "0" * 64))
         assert plan.counts.num_to_do == num_to_do
