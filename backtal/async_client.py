@@ -89,6 +89,7 @@ class AsyncClient:
         uri: str | None = None,
         features: FeatureSequence | None = None,
         bundle: str | None = None,
+        version: int | None = None,
         options: DetectionOptions | None = None,
         with_cas: bool = False,
         with_features: bool = False,
@@ -96,7 +97,11 @@ class AsyncClient:
     ) -> DetectionAnswer:
         """Find the actions of one video; see `Client.detect`."""
         request = request_of(
-            Sources(video, uri, features), options, with_cas=with_cas, with_features=with_features
+            Sources(video, uri, features),
+            options,
+            version=version,
+            with_cas=with_cas,
+            with_features=with_features,
         )
         name = bundle or await self.default_bundle()
 
@@ -116,6 +121,7 @@ class AsyncClient:
         uri: str | None = None,
         features: FeatureSequence | None = None,
         bundle: str | None = None,
+        version: int | None = None,
         options: DetectionOptions | None = None,
         with_cas: bool = False,
         with_features: bool = False,
@@ -125,6 +131,7 @@ class AsyncClient:
         request = request_of(
             Sources(video, uri, features),
             options,
+            version=version,
             with_cas=with_cas,
             with_features=with_features,
             with_progress=True,
