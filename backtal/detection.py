@@ -61,7 +61,8 @@ class DetectionAnswer:
 def provenance(answer: Answer, manifest: Manifest) -> dict[str, Any]:
     """Where an answer came from, as plain data.
 
-    `classes` are the names of the channels of `cas`, `features` what made the features.
+    `classes` are the names of the channels of `cas`, `features` what made the features,
+    `feature_source` where this run had them from.
     """
     description = manifest.description
     background = [BACKGROUND] if description.cas.background else []
@@ -74,6 +75,7 @@ def provenance(answer: Answer, manifest: Manifest) -> dict[str, Any]:
         "num_frames_declared": answer.num_frames_declared,
         "streams": list(answer.streams),
         "features": answer.feature_provenance.model_dump(mode="json"),
+        "feature_source": answer.feature_source,
         "warnings": list(answer.warnings),
         "stage_seconds": dict(answer.stage_seconds),
     }

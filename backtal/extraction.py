@@ -12,7 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backtal.clips import ClipAssembler, clip_times
+from backtal.decoded import Decoded
 from backtal.errors import Internal, InvalidArgument
+from backtal.feature_store import FeatureStore, KnownVideos
+from backtal.feature_store.key import feature_key
 from backtal.features import FeatureProvenance, FeatureSequence, FloatArray
 from backtal.flow import joined, pieces
 from backtal.manifest import ClipPlan, FeatureManifest, Manifest, StreamName
@@ -24,10 +27,12 @@ from backtal.video import (
     RESIZER,
     DecoderName,
     RangeReader,
+    Source,
     Video,
     VideoLimits,
     open_video,
 )
+from backtal.video.source import open_source
 
 if TYPE_CHECKING:
     from backtal.video.sandbox import DecoderPool
@@ -37,29 +42,23 @@ WINDOW_FRAMES = 64
 FIELDS_PER_CALL = 4
 
 
-@dataclass(frozen=True)
-class Decoded:
-    """What decoding found; `num_frames_declared` is None where the file does not say."""
-
-    duration_seconds: float
-    num_frames: int
-    warnings: tuple[str, ...] = ()
-    num_frames_declared: int | None = None
-
-
 @dataclass(frozen=True, eq=False)
 class Extracted:
-    """The features of a video, and what decoding found."""
+    """The features of a video, and what decoding found; `are_known` where they were stored."""
 
     features: FeatureSequence
     warnings: tuple[str, ...] = ()
     num_frames_declared: int | None = None
+    are_known: bool = False
 
 
 class FeatureExtractor:
-    """The first half of a bundle's pipeline. It keeps nothing between videos.
+    """The first half of a bundle's pipeline. It keeps nothing between videos but in `store`.
 
-    Videos are decoded in the children of `pool`, without one in this process.
+    Videos are decoded in the children of `pool`, without one in this process. With a `store`,
+    those that were decoded whole before are not decoded again.
+
+    Raises InvalidArgument for a store with another decoder than pyav.
     """
 
     def __init__(
@@ -69,13 +68,17 @@ class FeatureExtractor:
         limits: VideoLimits,
         decoder: DecoderName = "pyav",
         pool: DecoderPool | None = None,
+        store: FeatureStore | None = None,
     ) -> None:
+        if store is not None and decoder != "pyav":
+            raise InvalidArgument(f"decoder is {decoder!r}, a feature store takes 'pyav' alone")
         self._manifest = manifest
         self._description = manifest.description
         self._stages = stages
         self._limits = limits
         self._decoder: DecoderName = decoder
         self._pool = pool
+        self._known = None if store is None else KnownVideos(store, self._key)
 
     @property
     def streams(self) -> tuple[str, ...]:
@@ -116,7 +119,7 @@ class FeatureExtractor:
             streams=self.streams,
             provenance=self.provenance,
         )
-        return Extracted(features, decoded.warnings, decoded.num_frames_declared)
+        return Extracted(features, decoded.warnings, decoded.num_frames_declared, decoded.is_known)
 
     def pass_on(
         self,
@@ -135,14 +138,36 @@ class FeatureExtractor:
         """
         self._check_streams()
         control = control or RunControl()
+        if self._known is None:
+            decoded = self._decode(source, take, allow_partial, control)
+        else:
+            opened = open_source(source, self._limits)
+            decoded = self._known.pass_on(
+                opened,
+                take,
+                lambda take, keep: self._decode(opened, take, allow_partial, control, keep),
+                allow_partial=allow_partial,
+                control=control,
+            )
+        control.on_progress(Progress(decoded.duration_seconds, decoded.duration_seconds))
+        return decoded
+
+    def _decode(
+        self,
+        source: Path | bytes | RangeReader | Source,
+        take: Callable[[FloatArray], None],
+        allow_partial: bool,
+        control: RunControl,
+        before_close: Callable[[Decoded], None] = lambda _: None,
+    ) -> Decoded:
         with closing(
             open_video(source, self._limits, decoder=self._decoder, pool=self._pool)
         ) as video:
             self._pass_on(video, take, allow_partial, control)
-            report = video.report
-            declared = video.description.num_frames
-        control.on_progress(Progress(report.duration_seconds, report.duration_seconds))
-        return Decoded(report.duration_seconds, report.num_frames, report.warnings, declared)
+            report, declared = video.report, video.description.num_frames
+            decoded = Decoded(report.duration_seconds, report.num_frames, report.warnings, declared)
+            before_close(decoded)
+        return decoded
 
     def _pass_on(
         self,
@@ -167,6 +192,9 @@ class FeatureExtractor:
                 control.on_progress(Progress(min(done_seconds, total_seconds), total_seconds))
         control.add_seconds("decode", batches.busy_seconds)
         control.check_cancelled()
+
+    def _key(self, content: str) -> str:
+        return feature_key(content, self._manifest, self.provenance, self._limits)
 
     def _by_stream(
         self, samples: NDArray[np.uint8], control: RunControl

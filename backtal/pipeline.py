@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from backtal.cas_chunks import chunked_cas
 from backtal.errors import Internal, InvalidArgument
 from backtal.extraction import CLIPS_PER_BATCH, Extracted, FeatureExtractor
+from backtal.feature_store import FeatureStore
 from backtal.features import (
     FeatureProvenance,
     FeatureSequence,
@@ -54,6 +55,7 @@ __all__ = [
 ]
 
 Kept = Literal["cas", "features"]
+FeatureSource = Literal["video", "request", "store"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,6 +101,7 @@ class Answer:
     streams, feature_provenance: which features, and what made them.
     num_frames_declared: None where the file does not say. stage_seconds: time spent by stage;
     decoding runs beside the features, so that the sum may exceed the total.
+    feature_source: where this run had its features from.
     """
 
     segments: tuple[Segment, ...]
@@ -114,13 +117,14 @@ class Answer:
     stage_seconds: dict[str, float]
     bundle_name: str
     bundle_sha256: str
+    feature_source: FeatureSource = "video"
 
 
 class Pipeline:
-    """A bundle's pipeline. It keeps nothing between runs; runs may go side by side.
+    """A bundle's pipeline. It keeps nothing between runs but in `store`; runs may go side by side.
 
     Videos are decoded in the children of `pool`; without one in this process, which is for files
-    that are trusted.
+    that are trusted. With a `store`, a video that was decoded before is answered from its features.
     """
 
     def __init__(
@@ -130,13 +134,14 @@ class Pipeline:
         limits: VideoLimits | None = None,
         decoder: DecoderName = "pyav",
         pool: DecoderPool | None = None,
+        store: FeatureStore | None = None,
     ) -> None:
         self._manifest = manifest
         self._description = manifest.description
         self._bundle_sha256 = manifest.sha256
         self._stages = stages
         self._limits = limits or VideoLimits()
-        self._extractor = FeatureExtractor(manifest, stages, self._limits, decoder, pool)
+        self._extractor = FeatureExtractor(manifest, stages, self._limits, decoder, pool, store)
 
     def run(
         self,
@@ -195,6 +200,7 @@ class Pipeline:
             stage_seconds=control.stage_seconds,
             bundle_name=self._description.name,
             bundle_sha256=self._bundle_sha256,
+            feature_source="store" if decoded.is_known else "video",
         )
 
     def _whole(self, request: Request, control: RunControl, keep: Collection[Kept]) -> Answer:
@@ -220,6 +226,7 @@ class Pipeline:
             stage_seconds=control.stage_seconds,
             bundle_name=self._description.name,
             bundle_sha256=self._bundle_sha256,
+            feature_source=_feature_source(request, extracted),
         )
 
     def _extract(self, request: Request, control: RunControl) -> Extracted:
@@ -281,6 +288,12 @@ class Pipeline:
                 f"features are of the backbone {','.join(made_by)}, bundle {description.name} "
                 f"takes those of {','.join(expected)}"
             )
+
+
+def _feature_source(request: Request, extracted: Extracted) -> FeatureSource:
+    if request.features is not None:
+        return "request"
+    return "store" if extracted.are_known else "video"
 
 
 def _source(request: Request) -> bytes | Path | RangeReader:

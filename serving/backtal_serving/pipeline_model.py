@@ -27,6 +27,7 @@ from backtal.errors import (
     from_triton,
     to_wire,
 )
+from backtal.feature_store import FeatureStore
 from backtal.flow import plan_flow_fields
 from backtal.manifest import MANIFEST_NAME, Manifest
 from backtal.pipeline import Answer, CasOutput, Pipeline, Progress
@@ -86,8 +87,13 @@ class TritonPythonModel:
         self._pool = DecoderPool(limits.decode)
         # Where the kernel refuses the lockdown, the model does not load and says why.
         self._pool.start()
+        kept = self._settings.feature_store
         self._pipeline = Pipeline(
-            self._manifest, InnerModels(self._manifest), limits.video, pool=self._pool
+            self._manifest,
+            InnerModels(self._manifest),
+            limits.video,
+            pool=self._pool,
+            store=None if kept is None else FeatureStore(kept),
         )
         self._decoupled = pb_utils.using_decoupled_model_transaction_policy(config)
 

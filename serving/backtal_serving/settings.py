@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from backtal.errors import InvalidFile
+from backtal.feature_store import FeatureStoreSettings
 from backtal.settings import Settings, parse
 from backtal_serving.limits import Limits
 from backtal_serving.uris.access import RemoteAccess
@@ -21,7 +22,7 @@ class ServingSettings(Settings):
     `allowed_roots` are folders whose files a `uri` may name; `remote` what else it may name,
     `limits` all that is bounded. `state_folder` is the supervisor's, by which it waits for requests
     in flight. `spool_folder` is the front door's, for videos that it hands over by name; None where
-    there is no door.
+    there is no door. `feature_store` is None for none.
     """
 
     allowed_roots: tuple[Path, ...] = ()
@@ -29,6 +30,7 @@ class ServingSettings(Settings):
     limits: Limits = Limits()
     state_folder: Path | None = None
     spool_folder: Path | None = None
+    feature_store: FeatureStoreSettings | None = None
 
     def to_environment(self) -> dict[str, str]:
         """The variable from which `from_environment` reads these settings again."""

@@ -37,16 +37,26 @@ HALO_POSITIONS = 4
 
 
 def write_tiny_repository(
-    folder: Path, runtime: Runtime = REFERENCE, *, flow: FlowMethod | None = None
+    folder: Path,
+    runtime: Runtime = REFERENCE,
+    *,
+    flow: FlowMethod | None = None,
+    name: str = BUNDLE,
+    head_seed: int | None = None,
 ) -> Manifest:
-    """Write the repository and give the bundle's manifest; with `flow` it has two streams."""
+    """Write the repository and give the bundle's manifest; with `flow` it has two streams.
+
+    Of another `head_seed`, bundles have the same backbone and another CAS network.
+    """
     random = np.random.default_rng(7)
     backbones: dict[StreamName, bytes] = {"rgb": to_bytes(_backbone(random))}
     if flow is not None:
         backbones["flow"] = _flow_backbone(random)
+    if head_seed is not None:
+        random = np.random.default_rng(head_seed)
     cas = to_bytes(_cas_network(random, len(backbones) * FEATURE_DIM))
     exported = Exported(
-        _description(backbones, flow),
+        _description(name, backbones, flow),
         backbones=backbones,
         cas=cas,
         training={},
@@ -56,10 +66,12 @@ def write_tiny_repository(
     return write_exported(folder, exported)
 
 
-def _description(backbones: dict[StreamName, bytes], flow: FlowMethod | None) -> BundleDescription:
+def _description(
+    name: str, backbones: dict[StreamName, bytes], flow: FlowMethod | None
+) -> BundleDescription:
     plan = ClipPlan(flow=flow)
     return BundleDescription(
-        name=BUNDLE,
+        name=name,
         classes=CLASSES,
         clip_plan=plan,
         backbones=tuple(
