@@ -65,7 +65,7 @@ class HttpsObject:
         if first.status == 416:
             raise InvalidVideo(f"{name} is empty: 0 bytes")
         _, self.num_bytes = first.range_of(name)
-        self._version = first.version
+        self._seen = first.version
         self._first = first.body
         etag = first.headers.get("ETag")
         # A weak one may stay while bytes change.
@@ -79,7 +79,7 @@ class HttpsObject:
         answer = self._server.get(offset, num_bytes)
         if answer.range_of(self.name) != (offset, self.num_bytes):
             raise Unavailable(f"{self.name} changed while it was read")
-        if answer.version != self._version:
+        if answer.version != self._seen:
             raise Unavailable(f"{self.name} changed while it was read")
         return answer.body
 
