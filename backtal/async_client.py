@@ -13,6 +13,7 @@ from backtal.client_wire import (
     DetectionOptions,
     RetryPolicy,
     Sources,
+    StreamReader,
     Update,
     bundles_of,
     choose_bundle,
@@ -21,7 +22,6 @@ from backtal.client_wire import (
     request_of,
     translate,
     tritonclient,
-    update_of,
 )
 from backtal.detection import DetectionAnswer
 from backtal.errors import BacktalError, Internal
@@ -131,7 +131,7 @@ class AsyncClient:
         async def requests() -> AsyncIterator[dict[str, Any]]:
             yield {"model_name": name + STREAM_SUFFIX, **request}
 
-        update = Update(0.0, 0.0)
+        reader = StreamReader()
         limit = self._timeout_seconds if timeout_seconds is None else timeout_seconds
         responses = self._client.stream_infer(
             requests(), stream_timeout=limit, headers=self._headers
@@ -140,11 +140,10 @@ class AsyncClient:
             async for result, error in responses:
                 if error is not None:
                     raise translate(error, self.address) from None
-                update = update_of(result, update)
-                yield update
+                yield reader.read(result)
         except self._exception as error:
             raise translate(error, self.address) from None
-        if update.answer is None:
+        if reader.latest.answer is None:
             raise Internal("the stream ended without an answer")
 
     async def _patiently(

@@ -19,6 +19,7 @@ from backtal.client_wire import (
     DetectionOptions,
     RetryPolicy,
     Sources,
+    StreamReader,
     Update,
     bundles_of,
     choose_bundle,
@@ -27,7 +28,6 @@ from backtal.client_wire import (
     request_of,
     translate,
     tritonclient,
-    update_of,
 )
 from backtal.detection import DetectionAnswer
 from backtal.errors import BacktalError, DeadlineExceeded, Unavailable
@@ -164,7 +164,8 @@ class Client:
         with_features: bool = False,
         timeout_seconds: float | None = None,
     ) -> Iterator[Update]:
-        """As `detect`, giving each `Update` as it comes; the last has the answer.
+        """As `detect`, giving each `Update` as it comes, with the segments that are final; the
+        last has the answer.
 
         A stream that fails is not retried: its caller has seen a part of it.
         """
@@ -187,17 +188,16 @@ class Client:
             stream_timeout=timeout_seconds,
             headers=self._headers,
         )
-        update = Update(0.0, 0.0)
+        reader = StreamReader()
         try:
             self._client.async_stream_infer(bundle + STREAM_SUFFIX, **request)
-            while update.answer is None:
+            while reader.latest.answer is None:
                 result, error = _next(arrived, timeout_seconds)
                 if error is not None:
                     raise translate(error, self.address) from None
-                update = update_of(result, update)
-                yield update
+                yield reader.read(result)
         finally:
-            self._client.stop_stream(cancel_requests=update.answer is None)
+            self._client.stop_stream(cancel_requests=reader.latest.answer is None)
 
     @staticmethod
     def _last(

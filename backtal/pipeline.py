@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from contextlib import closing, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -154,6 +154,10 @@ class Pipeline:
     ) -> Answer:
         """Answer `request`; `keep` says what of the large parts of an answer is wanted.
 
+        `on_progress` gets segments as they become final, each once, where the bundle has windows
+        and the features are not wanted. What it gets is in the answer, unless the video has more
+        than `max_segments`: those are then the surest of them.
+
         Raises Cancelled within one batch of clips of `is_cancelled` turning true, and
         DeadlineExceeded as soon after `max_seconds`; Unavailable for a decoder; NotFound,
         InvalidVideo and LimitExceeded for the video; InvalidArgument for features of another
@@ -178,11 +182,15 @@ class Pipeline:
             stream = SegmentStream(
                 self._manifest, self._stages, choice, control, keep_cas="cas" in keep
             )
+
+            def tell(progress: Progress) -> None:
+                control.on_progress(replace(progress, segments=stream.take_final()))
+
             decoded = self._extractor.pass_on(
                 _source(request),
                 stream.take,
                 allow_partial=request.allow_partial,
-                control=control,
+                control=replace(control, on_progress=tell),
             )
             segments = stream.finish(decoded.duration_seconds)
         seconds = self._description.grid.position_seconds

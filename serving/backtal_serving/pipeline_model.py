@@ -124,7 +124,7 @@ class TritonPythonModel:
 
         def send_progress(progress: Progress) -> None:
             if "progress" in requested and not request.is_cancelled():
-                sender.send(_response(wire.encode_progress(progress)))
+                sender.send(_response(wire.encode_progress(progress, requested)))
 
         try:
             answer = self._run(request, send_progress)
