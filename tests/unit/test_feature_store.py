@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import multiprocessing
 import os
 import time
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
@@ -134,6 +136,33 @@ def test_the_store_stays_within_its_limit_and_keeps_what_was_used_last(
         found = stores[index % 2].find(key)
         assert found is not None, "the newest entry was removed for older ones"
         found.__exit__(None, None, None)
+
+
+def values_of(number: int) -> FloatArray:
+    return np.full((4, 50 + number), number, np.float32)
+
+
+def put_and_find(folder: str, seed: int) -> int:
+    """What one of several processes does; how many entries it found, all of them right."""
+    store, random, num_found = store_in(Path(folder), 8192), np.random.default_rng(seed), 0
+    for number in random.integers(0, 20, 150).tolist():
+        found = store.find(f"{number:064x}")
+        if found is None:
+            put(store, f"{number:064x}", values_of(number))
+            continue
+        num_found += 1
+        with found:
+            values = np.concatenate(list(found.batches()), axis=1)
+        np.testing.assert_array_equal(values, values_of(number))
+    return num_found
+
+
+def test_several_processes_share_a_folder(tmp_path: Path) -> None:
+    with ProcessPoolExecutor(3, mp_context=multiprocessing.get_context("spawn")) as pool:
+        num_found = list(pool.map(put_and_find, [str(tmp_path)] * 3, range(3)))
+    assert min(num_found) > 0
+    assert sum(path.stat().st_size for path in tmp_path.iterdir()) <= 8192
+    assert all(path.suffix == ".features" for path in tmp_path.iterdir())
 
 
 def test_the_least_recently_used_goes_first(tmp_path: Path) -> None:
