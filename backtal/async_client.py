@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from types import TracebackType
 from typing import Any, TypeVar
@@ -11,7 +10,6 @@ from typing import Any, TypeVar
 from backtal.client_wire import (
     STREAM_SUFFIX,
     DetectionOptions,
-    RetryPolicy,
     Sources,
     StreamReader,
     Update,
@@ -26,6 +24,7 @@ from backtal.client_wire import (
 from backtal.detection import DetectionAnswer
 from backtal.errors import BacktalError, Internal
 from backtal.features import FeatureSequence
+from backtal.patience import Patience, RetryPolicy
 
 Result = TypeVar("Result")
 
@@ -40,6 +39,8 @@ class AsyncClient:
         key: str | None = None,
         timeout_seconds: float | None = None,
         retries: RetryPolicy | None = None,
+        ssl: bool = False,
+        root_certificates: str | None = None,
     ) -> None:
         self._exception = tritonclient().InferenceServerException
         from tritonclient.grpc.aio import InferenceServerClient
@@ -48,7 +49,7 @@ class AsyncClient:
         self._timeout_seconds = timeout_seconds
         self._retries = retries or RetryPolicy()
         self._headers = headers_of(key)
-        self._client = InferenceServerClient(address)
+        self._client = InferenceServerClient(address, ssl=ssl, root_certificates=root_certificates)
 
     async def __aenter__(self) -> AsyncClient:
         return self
@@ -150,24 +151,12 @@ class AsyncClient:
         self, ask: Callable[[float | None], Awaitable[Result]], timeout_seconds: float | None
     ) -> Result:
         limit = self._timeout_seconds if timeout_seconds is None else timeout_seconds
-        deadline = None if limit is None else time.monotonic() + limit
-        num_tried = 0
+        patience = Patience(self._retries, limit)
         while True:
-            left_seconds = None if deadline is None else max(deadline - time.monotonic(), 0.001)
-            num_tried += 1
-            outcome = await self._try(ask, left_seconds)
-            if not isinstance(outcome, BacktalError):
-                return outcome
-            left_seconds = None if deadline is None else deadline - time.monotonic()
-            delay = self._retries.delay_seconds(outcome, num_tried, left_seconds)
-            if delay is None:
-                raise outcome
-            await asyncio.sleep(delay)
-
-    async def _try(
-        self, ask: Callable[[float | None], Awaitable[Result]], left_seconds: float | None
-    ) -> Result | BacktalError:
-        try:
-            return await ask(left_seconds)
-        except self._exception as error:
-            return translate(error, self.address)
+            try:
+                return await ask(patience.left_seconds)
+            except self._exception as error:
+                failed = translate(error, self.address)
+            except BacktalError as error:
+                failed = error
+            await asyncio.sleep(patience.delay_after(failed))

@@ -14,10 +14,8 @@ from typing import Any, TypeVar
 
 from backtal.client_wire import (
     DEFAULT_BUNDLE,
-    NO_RETRIES,
     STREAM_SUFFIX,
     DetectionOptions,
-    RetryPolicy,
     Sources,
     StreamReader,
     Update,
@@ -32,6 +30,7 @@ from backtal.client_wire import (
 from backtal.detection import DetectionAnswer
 from backtal.errors import BacktalError, DeadlineExceeded, Unavailable
 from backtal.features import FeatureSequence
+from backtal.patience import NO_RETRIES, Patience, RetryPolicy
 
 __all__ = [
     "DEFAULT_BUNDLE",
@@ -214,29 +213,15 @@ class Client:
     ) -> Result:
         """What `ask` gives, which is called with the seconds left, again as `retries` says."""
         limit = self._timeout_seconds if timeout_seconds is None else timeout_seconds
-        deadline = None if limit is None else time.monotonic() + limit
-        num_tried = 0
+        patience = Patience(self._retries, limit)
         while True:
-            left_seconds = None if deadline is None else max(deadline - time.monotonic(), 0.001)
-            num_tried += 1
-            outcome = self._try(ask, left_seconds)
-            if not isinstance(outcome, BacktalError):
-                return outcome
-            left_seconds = None if deadline is None else deadline - time.monotonic()
-            delay = self._retries.delay_seconds(outcome, num_tried, left_seconds)
-            if delay is None:
-                raise outcome
-            time.sleep(delay)
-
-    def _try(
-        self, ask: Callable[[float | None], Result], left_seconds: float | None
-    ) -> Result | BacktalError:
-        try:
-            return ask(left_seconds)
-        except self._exception as error:
-            return translate(error, self.address)
-        except BacktalError as error:
-            return error
+            try:
+                return ask(patience.left_seconds)
+            except self._exception as error:
+                failed = translate(error, self.address)
+            except BacktalError as error:
+                failed = error
+            time.sleep(patience.delay_after(failed))
 
 
 def _next(arrived: queue.Queue[tuple[Any, Any]], timeout_seconds: float | None) -> tuple[Any, Any]:

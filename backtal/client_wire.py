@@ -7,7 +7,6 @@ tensors are DESIGN's table, "The wire"; errors come back as the kinds of `backta
 from __future__ import annotations
 
 import json
-import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -89,34 +88,6 @@ class Update:
     total_seconds: float
     answer: DetectionAnswer | None = None
     segments: tuple[Segment, ...] = ()
-
-
-@dataclass(frozen=True)
-class RetryPolicy:
-    """When a request is sent again: for Unavailable only, at most `attempts` times in all.
-
-    The wait is the server's hint, else `first_seconds`, twice as long each time; and up to half
-    as long again by chance, so that callers who were refused together do not come back together.
-    """
-
-    attempts: int = 3
-    first_seconds: float = 0.1
-    max_seconds: float = 30.0
-
-    def delay_seconds(
-        self, error: BacktalError, num_tried: int, left_seconds: float | None
-    ) -> float | None:
-        """How long to wait after the attempt that failed with `error`; None is give up."""
-        if not isinstance(error, Unavailable) or num_tried >= self.attempts:
-            return None
-        seconds = error.retry_after_seconds
-        if seconds is None:
-            seconds = self.first_seconds * 2 ** (num_tried - 1)
-        seconds = min(seconds, self.max_seconds) * random.uniform(1.0, 1.5)
-        return None if left_seconds is not None and seconds >= left_seconds else seconds
-
-
-NO_RETRIES = RetryPolicy(attempts=1)
 
 
 @dataclass(frozen=True)

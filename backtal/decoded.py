@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from backtal.video import VideoDescription
+
 
 @dataclass(frozen=True)
 class Decoded:
-    """`num_frames_declared` is None where the file does not say.
+    """What decoding found, of the video that `video` describes.
 
     is_known: the features came from a store, and nothing was decoded this time.
     """
 
     duration_seconds: float
     num_frames: int
-    warnings: tuple[str, ...] = ()
-    num_frames_declared: int | None = None
+    warnings: tuple[str, ...]
+    video: VideoDescription
     is_known: bool = False

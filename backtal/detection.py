@@ -13,6 +13,7 @@ from backtal.features import FeatureSequence
 from backtal.manifest import Manifest
 from backtal.pipeline import Answer
 from backtal.segments import Segment
+from backtal.video import VideoDescription
 
 FloatArray = NDArray[np.float32]
 
@@ -62,7 +63,7 @@ def provenance(answer: Answer, manifest: Manifest) -> dict[str, Any]:
     """Where an answer came from, as plain data.
 
     `classes` are the names of the channels of `cas`, `features` what made the features,
-    `feature_source` where this run had them from.
+    `feature_source` where this run had them from, `video` what the file declares of itself.
     """
     description = manifest.description
     background = [BACKGROUND] if description.cas.background else []
@@ -72,10 +73,22 @@ def provenance(answer: Answer, manifest: Manifest) -> dict[str, Any]:
         "classes": [*description.classes, *background],
         "duration_seconds": answer.duration_seconds,
         "num_frames_decoded": answer.num_frames_decoded,
-        "num_frames_declared": answer.num_frames_declared,
+        "num_frames_declared": None if answer.video is None else answer.video.num_frames,
+        "video": None if answer.video is None else _declared(answer.video),
         "streams": list(answer.streams),
         "features": answer.feature_provenance.model_dump(mode="json"),
         "feature_source": answer.feature_source,
         "warnings": list(answer.warnings),
         "stage_seconds": dict(answer.stage_seconds),
+    }
+
+
+def _declared(video: VideoDescription) -> dict[str, Any]:
+    return {
+        "container": video.container,
+        "codec": video.codec,
+        "width": video.width,
+        "height": video.height,
+        "num_bytes": video.num_bytes,
+        "frames_per_second": video.frames_per_second,
     }

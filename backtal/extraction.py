@@ -29,6 +29,7 @@ from backtal.video import (
     RangeReader,
     Source,
     Video,
+    VideoDescription,
     VideoLimits,
     open_video,
 )
@@ -44,11 +45,14 @@ FIELDS_PER_CALL = 4
 
 @dataclass(frozen=True, eq=False)
 class Extracted:
-    """The features of a video, and what decoding found; `are_known` where they were stored."""
+    """The features of a video, and what decoding found; None for features that were given.
+
+    are_known: they were stored, and nothing was decoded this time.
+    """
 
     features: FeatureSequence
     warnings: tuple[str, ...] = ()
-    num_frames_declared: int | None = None
+    video: VideoDescription | None = None
     are_known: bool = False
 
 
@@ -119,7 +123,7 @@ class FeatureExtractor:
             streams=self.streams,
             provenance=self.provenance,
         )
-        return Extracted(features, decoded.warnings, decoded.num_frames_declared, decoded.is_known)
+        return Extracted(features, decoded.warnings, decoded.video, decoded.is_known)
 
     def pass_on(
         self,
@@ -164,8 +168,10 @@ class FeatureExtractor:
             open_video(source, self._limits, decoder=self._decoder, pool=self._pool)
         ) as video:
             self._pass_on(video, take, allow_partial, control)
-            report, declared = video.report, video.description.num_frames
-            decoded = Decoded(report.duration_seconds, report.num_frames, report.warnings, declared)
+            report = video.report
+            decoded = Decoded(
+                report.duration_seconds, report.num_frames, report.warnings, video.description
+            )
             before_close(decoded)
         return decoded
 

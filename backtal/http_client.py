@@ -1,39 +1,27 @@
-"""A client of `/v1`: a video of any size, streamed from its file, by HTTP.
+"""Clients of `/v1`: a video of any size, streamed from its file, by HTTP.
 
 httpx is imported when a client is made, so that importing this module costs nothing.
 """
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
-import numpy as np
-
-from backtal.client_wire import DetectionOptions, RetryPolicy, headers_of
+from backtal import http_wire
+from backtal.client_wire import DetectionOptions, headers_of
 from backtal.detection import DetectionAnswer
-from backtal.errors import (
-    BacktalError,
-    DeadlineExceeded,
-    Internal,
-    MissingDependency,
-    NotFound,
-    Unavailable,
-    from_wire,
-)
-from backtal.segments import Segment
-
-PIECE_BYTES = 1 << 20
+from backtal.errors import BacktalError
+from backtal.patience import Patience, RetryPolicy
 
 
 class HttpClient:
     """A connection to the HTTP side of a front door, such as ``http://127.0.0.1:8000``.
 
-    `key`, `timeout_seconds` and `retries` are as in `backtal.client.Client`; a timeout is one
-    of the whole request, the upload included.
+    `key`, `timeout_seconds`, `retries` and `root_certificates` are as in
+    `backtal.client.Client`; a timeout is one of the whole request, the upload included.
     """
 
     def __init__(
@@ -43,18 +31,18 @@ class HttpClient:
         key: str | None = None,
         timeout_seconds: float | None = None,
         retries: RetryPolicy | None = None,
+        root_certificates: str | None = None,
     ) -> None:
-        try:
-            import httpx
-        except ModuleNotFoundError:
-            raise MissingDependency(
-                "an HTTP client needs httpx, which is not installed: pip install 'backtal[client]'"
-            ) from None
         self.url = url
         self._timeout_seconds = timeout_seconds
         self._retries = retries or RetryPolicy()
-        self._httpx = httpx
-        self._client = httpx.Client(base_url=url, headers=headers_of(key), timeout=None)
+        self._transport_error = http_wire.httpx().TransportError
+        self._client = http_wire.httpx().Client(
+            base_url=url,
+            headers=headers_of(key),
+            timeout=None,
+            verify=http_wire.trust(root_certificates),
+        )
 
     def __enter__(self) -> HttpClient:
         return self
@@ -83,86 +71,78 @@ class HttpClient:
 
         Raises NotFound for a file that is not there, and the kinds of `backtal.errors`.
         """
-        query = _query(bundle, options or DetectionOptions(), with_cas)
-        limit = self._timeout_seconds
-        deadline = None if limit is None else time.monotonic() + limit
-        num_tried = 0
+        query = http_wire.query_of(bundle, options, with_cas)
+        patience = Patience(self._retries, self._timeout_seconds)
         while True:
-            num_tried += 1
-            left_seconds = None if deadline is None else deadline - time.monotonic()
-            outcome = self._try(video, query, left_seconds)
-            if isinstance(outcome, DetectionAnswer):
-                return outcome
-            left_seconds = None if deadline is None else deadline - time.monotonic()
-            delay = self._retries.delay_seconds(outcome, num_tried, left_seconds)
-            if delay is None:
-                raise outcome
-            time.sleep(delay)
-
-    def _try(
-        self, video: Path, query: Mapping[str, Any], left_seconds: float | None
-    ) -> DetectionAnswer | BacktalError:
-        headers = {"content-type": "application/octet-stream", "accept": "application/json"}
-        wanted = dict(query) if left_seconds is None else {**query, "timeout_seconds": left_seconds}
-        try:
-            response = self._client.post(
-                "/v1/detect",
-                params=wanted,
-                content=_pieces(video),
-                headers={**headers, "content-length": str(_num_bytes(video))},
-                timeout=left_seconds,
-            )
-        except self._httpx.TimeoutException:
-            return DeadlineExceeded(f"no answer from {self.url} within the timeout")
-        except self._httpx.TransportError as error:
-            return Unavailable(f"no server answers at {self.url}: {error}")
-        if response.status_code == 200:
-            return _answer(response.json())
-        return _problem(response)
+            request = http_wire.request_for(video, query, patience.left_seconds)
+            try:
+                content = http_wire.pieces(video)
+                response = self._client.post(http_wire.PATH, content=content, **request)
+                return http_wire.read_answer(response)
+            except self._transport_error as error:
+                failed = http_wire.not_reached(error, self.url)
+            except BacktalError as error:
+                failed = error
+            time.sleep(patience.delay_after(failed))
 
 
-def _query(bundle: str | None, options: DetectionOptions, with_cas: bool) -> dict[str, Any]:
-    query: dict[str, Any] = {**options.as_parameters()}
-    if options.classes:
-        query["classes"] = list(options.classes)
-    if bundle is not None:
-        query["bundle"] = bundle
-    if with_cas:
-        query["include"] = "cas"
-    return query
+class AsyncHttpClient:
+    """`HttpClient` for asyncio, of one event loop."""
 
+    def __init__(
+        self,
+        url: str,
+        *,
+        key: str | None = None,
+        timeout_seconds: float | None = None,
+        retries: RetryPolicy | None = None,
+        root_certificates: str | None = None,
+    ) -> None:
+        self.url = url
+        self._timeout_seconds = timeout_seconds
+        self._retries = retries or RetryPolicy()
+        self._transport_error = http_wire.httpx().TransportError
+        self._client = http_wire.httpx().AsyncClient(
+            base_url=url,
+            headers=headers_of(key),
+            timeout=None,
+            verify=http_wire.trust(root_certificates),
+        )
 
-def _num_bytes(video: Path) -> int:
-    try:
-        return video.stat().st_size
-    except OSError as error:
-        raise NotFound(f"{video} cannot be read: {error.strerror}") from None
+    async def __aenter__(self) -> AsyncHttpClient:
+        return self
 
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
 
-def _pieces(video: Path) -> Iterator[bytes]:
-    with video.open("rb") as file:
-        while piece := file.read(PIECE_BYTES):
-            yield piece
+    async def close(self) -> None:
+        """Close the connection."""
+        await self._client.aclose()
 
-
-def _problem(response: Any) -> BacktalError:
-    try:
-        problem = response.json()
-        retry = problem.get("retry_after_seconds")
-        code = problem["code"] if retry is None else f"{problem['code']};retry={retry:g}"
-        error = from_wire(f"[{code}] {problem['detail']}")
-    except (ValueError, KeyError, AttributeError):
-        error = None
-    return error or Internal(f"HTTP {response.status_code}: {response.text[:200]}")
-
-
-def _answer(body: Mapping[str, Any]) -> DetectionAnswer:
-    cas, positions = body.get("cas"), body.get("position_seconds")
-    return DetectionAnswer(
-        segments=tuple(Segment(**segment) for segment in body["segments"]),
-        duration_seconds=body["duration_seconds"],
-        cas=None if cas is None else np.array(cas, np.float32),
-        position_seconds=None if positions is None else np.array(positions, np.float32),
-        classes=tuple(body["provenance"].get("classes", ())),
-        provenance=body["provenance"],
-    )
+    async def detect(
+        self,
+        video: Path,
+        *,
+        bundle: str | None = None,
+        options: DetectionOptions | None = None,
+        with_cas: bool = False,
+    ) -> DetectionAnswer:
+        """Find the actions of a file; see `HttpClient.detect`."""
+        query = http_wire.query_of(bundle, options, with_cas)
+        patience = Patience(self._retries, self._timeout_seconds)
+        while True:
+            request = http_wire.request_for(video, query, patience.left_seconds)
+            try:
+                content = http_wire.pieces_async(video)
+                response = await self._client.post(http_wire.PATH, content=content, **request)
+                return http_wire.read_answer(response)
+            except self._transport_error as error:
+                failed = http_wire.not_reached(error, self.url)
+            except BacktalError as error:
+                failed = error
+            await asyncio.sleep(patience.delay_after(failed))

@@ -38,7 +38,7 @@ from backtal.run_control import Progress, RunControl
 from backtal.segments import Segment
 from backtal.stages import CasOutput, Stages
 from backtal.streaming import SegmentStream
-from backtal.video import DecoderName, RangeReader, VideoLimits
+from backtal.video import DecoderName, RangeReader, VideoDescription, VideoLimits
 
 if TYPE_CHECKING:
     from backtal.video.sandbox import DecoderPool
@@ -99,8 +99,8 @@ class Answer:
     cas: raw [C(+1), L], features: both None where they were not to be kept.
     position_seconds_middle: float64 [L], the middle of each position.
     streams, feature_provenance: which features, and what made them.
-    num_frames_declared: None where the file does not say. stage_seconds: time spent by stage;
-    decoding runs beside the features, so that the sum may exceed the total.
+    video: what the file declares; None for features. stage_seconds: time spent by stage; decoding
+    runs beside the features, so that the sum may exceed the total.
     feature_source: where this run had its features from.
     """
 
@@ -113,7 +113,7 @@ class Answer:
     feature_provenance: FeatureProvenance
     warnings: tuple[str, ...]
     num_frames_decoded: int
-    num_frames_declared: int | None
+    video: VideoDescription | None
     stage_seconds: dict[str, float]
     bundle_name: str
     bundle_sha256: str
@@ -204,7 +204,7 @@ class Pipeline:
             feature_provenance=self._extractor.provenance,
             warnings=decoded.warnings,
             num_frames_decoded=decoded.num_frames,
-            num_frames_declared=decoded.num_frames_declared,
+            video=decoded.video,
             stage_seconds=control.stage_seconds,
             bundle_name=self._description.name,
             bundle_sha256=self._bundle_sha256,
@@ -230,7 +230,7 @@ class Pipeline:
             feature_provenance=features.provenance,
             warnings=extracted.warnings,
             num_frames_decoded=features.num_frames_decoded,
-            num_frames_declared=extracted.num_frames_declared,
+            video=extracted.video,
             stage_seconds=control.stage_seconds,
             bundle_name=self._description.name,
             bundle_sha256=self._bundle_sha256,

@@ -13,6 +13,7 @@ import os
 import struct
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from fractions import Fraction
 from pathlib import Path
 from tempfile import mkstemp
 from types import TracebackType
@@ -25,6 +26,7 @@ from backtal.decoded import Decoded
 from backtal.errors import InvalidFile, Unavailable
 from backtal.features import FloatArray
 from backtal.settings import Settings, parse
+from backtal.video import VideoDescription
 
 SUFFIX = ".features"
 TEMPORARY_SUFFIX = ".part"
@@ -36,6 +38,34 @@ _MAGIC = b"BTFEAT01"
 _log = logging.getLogger(__name__)
 
 
+class _Declared(Settings):
+    """What the file declares; see `VideoDescription`. Its name is each request's own."""
+
+    num_bytes: int
+    container: str
+    codec: str
+    width: int
+    height: int
+    sample_aspect_ratio: tuple[int, int]
+    duration_seconds: float | None
+    num_frames: int | None
+    frames_per_second: float | None
+
+    @classmethod
+    def of(cls, video: VideoDescription) -> _Declared:
+        fields = {
+            **vars(video),
+            "sample_aspect_ratio": video.sample_aspect_ratio.as_integer_ratio(),
+        }
+        del fields["name"]
+        return cls(**fields)
+
+    def description(self, name: str) -> VideoDescription:
+        fields = dict(self)
+        ratio = Fraction(*fields.pop("sample_aspect_ratio"))
+        return VideoDescription(name=name, sample_aspect_ratio=ratio, **fields)
+
+
 class _About(Settings):
     """An entry's JSON."""
 
@@ -45,7 +75,7 @@ class _About(Settings):
     duration_seconds: float = Field(gt=0)
     num_frames: int = Field(ge=0)
     warnings: tuple[str, ...]
-    num_frames_declared: int | None
+    video: _Declared
 
 
 class StoredFeatures:
@@ -62,13 +92,6 @@ class StoredFeatures:
             raise
         self._file = file
         self._about = about
-        self.decoded = Decoded(
-            duration_seconds=about.duration_seconds,
-            num_frames=about.num_frames,
-            warnings=about.warnings,
-            num_frames_declared=about.num_frames_declared,
-            is_known=True,
-        )
 
     def __enter__(self) -> StoredFeatures:
         return self
@@ -80,6 +103,12 @@ class StoredFeatures:
         trace: TracebackType | None,
     ) -> None:
         self._file.close()
+
+    def decoded_as(self, name: str) -> Decoded:
+        """What decoding found, of the video that is called `name` this time."""
+        about = self._about
+        video = about.video.description(name)
+        return Decoded(about.duration_seconds, about.num_frames, about.warnings, video, True)
 
     def batches(self) -> Iterator[FloatArray]:
         """The features [D, n] of the clips in their order, some hundred at a time.
@@ -140,7 +169,7 @@ class EntryWriter:
             duration_seconds=decoded.duration_seconds,
             num_frames=decoded.num_frames,
             warnings=decoded.warnings,
-            num_frames_declared=decoded.num_frames_declared,
+            video=_Declared.of(decoded.video),
         )
         text = about.model_dump_json().encode()
         self._write(text)

@@ -49,7 +49,7 @@ class KnownVideos:
         if found is not None:
             source.close()
             with found:
-                return _pass_on_stored(found, take, control)
+                return _pass_on_stored(found, source.name, take, control)
         if identity is None:
             return decode(take, lambda _: None)
         return self._decode_and_keep(source, identity, take, decode, allow_partial, control)
@@ -79,12 +79,12 @@ class KnownVideos:
             return decode(take_and_write, keep)
 
 
-def _pass_on_stored(found: StoredFeatures, take: Take, control: RunControl) -> Decoded:
+def _pass_on_stored(found: StoredFeatures, name: str, take: Take, control: RunControl) -> Decoded:
     batches = found.batches()
     while True:
         control.check_cancelled()
         with control.measure("feature_store"):
             values = next(batches, None)
         if values is None:
-            return found.decoded
+            return found.decoded_as(name)
         take(values)

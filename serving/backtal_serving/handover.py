@@ -26,20 +26,22 @@ _SPOOL_NAME = re.compile(r"[0-9a-f]{32}")
 @dataclass(frozen=True)
 class HandedOver:
     """A `video` as a file of the spool, and the roots of the caller's key in place of the
-    server's; None where the door said nothing of it."""
+    server's: folders and remote prefixes. None where the door said nothing of it."""
 
     spooled: Path | None = None
-    roots: tuple[Path, ...] | None = None
+    roots: tuple[str, ...] | None = None
 
     def reach(self, settings: ServingSettings) -> tuple[tuple[Path, ...], RemoteAccess]:
         """The folders and remote places that the request's `uri` may name.
 
-        A key with roots of its own has those folders and nothing else: what the server allows
-        beyond them is no longer its.
+        A key with roots of its own has those and nothing else: what the server allows beyond them
+        is no longer its.
         """
         if self.roots is None:
             return settings.allowed_roots, settings.remote
-        return self.roots, settings.remote.model_copy(update={"prefixes": ()})
+        folders = tuple(Path(root) for root in self.roots if is_folder(root))
+        prefixes = tuple(root for root in self.roots if not is_folder(root))
+        return folders, settings.remote.model_copy(update={"prefixes": prefixes})
 
 
 def take(
@@ -54,10 +56,15 @@ def take(
         raise Internal(f"{SPOOLED_PARAMETER} is {name!r}, no name of the spool")
     return HandedOver(
         spooled=None if name is None else spool_folder / str(name),
-        roots=None if roots is None else tuple(Path(root) for root in json.loads(roots)),
+        roots=None if roots is None else tuple(json.loads(roots)),
     ), rest
 
 
 def roots_parameter(roots: Sequence[str]) -> str:
-    """The value of ROOTS_PARAMETER for these folders."""
+    """The value of ROOTS_PARAMETER for these folders and prefixes."""
     return json.dumps(list(roots))
+
+
+def is_folder(root: str) -> bool:
+    """Whether a root is a folder of this machine; else it is a prefix of `RemoteAccess`."""
+    return root.startswith("/")

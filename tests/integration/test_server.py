@@ -63,6 +63,7 @@ def test_provenance_says_what_made_the_answer(client: Any, served: Served, video
     assert told["bundle_sha256"] == served.manifest.sha256
     assert told["num_frames_decoded"] == 300
     assert told["num_frames_declared"] == 300
+    assert (told["video"]["codec"], told["video"]["frames_per_second"]) == ("h264", 25.0)
     assert told["classes"] == [*CLASSES, "background"]
     assert told["features"]["backbone_sha256"] == [served.manifest.backbones["rgb"].sha256]
     assert told["warnings"] == []

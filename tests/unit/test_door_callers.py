@@ -65,6 +65,8 @@ def test_without_keys_anybody_is_an_operator() -> None:
         ({"keys": [{"name": "a", "sha256": "0" * 64, "rolle": "user"}]}, "keys.0.rolle: Extra"),
         ({"keys": [{"name": "a", "sha256": "0" * 64}] * 2}, "the same name"),
         ({"keys": [{"name": "a", "sha256": "0" * 64, "roots": ["videos"]}]}, "no absolute folder"),
+        ({"keys": [{"name": "a", "sha256": "0" * 64, "roots": ["s3://b"]}]}, "is no prefix"),
+        ({"keys": [{"name": "a", "sha256": "0" * 64, "roots": ["https://h/a"]}]}, "is no prefix"),
     ],
 )
 def test_a_file_that_is_wrong(tmp_path: Path, document: Any, says: str) -> None:

@@ -8,6 +8,8 @@ import os
 import time
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -23,12 +25,27 @@ from backtal.features import FloatArray
 from backtal.localization.presets import THUMOS14
 from backtal.localization.settings import LocalizationSettings
 from backtal.pipeline import Answer, Pipeline, Progress, Request
-from backtal.video import VideoLimits
+from backtal.video import VideoDescription, VideoLimits
 from tests.made_videos import steady
 from tests.unit.fake_bundle import FakeStages, fake_manifest
 
 KEY = "ab" * 32
 RELEASED = THUMOS14.model_copy(update={"magnitude_thresholds": (), "class_score_threshold": 0.0})
+
+
+VIDEO = VideoDescription(
+    name="my.mp4",
+    num_bytes=1234,
+    container="mov",
+    codec="h264",
+    width=64,
+    height=48,
+    sample_aspect_ratio=Fraction(4, 3),
+    duration_seconds=None,
+    num_frames=None,
+    frames_per_second=29.97,
+)
+ABOUT = Decoded(duration_seconds=1.5, num_frames=30, warnings=(), video=VIDEO)
 
 
 def store_in(folder: Path, max_bytes: int = 1 << 30) -> FeatureStore:
@@ -38,7 +55,7 @@ def store_in(folder: Path, max_bytes: int = 1 << 30) -> FeatureStore:
 def put(store: FeatureStore, key: str, values: FloatArray, decoded: Decoded | None = None) -> None:
     with store.writing(key) as entry:
         entry.add(values)
-        entry.commit(decoded or Decoded(duration_seconds=1.5, num_frames=30))
+        entry.commit(decoded or ABOUT)
 
 
 def files(folder: Path) -> list[str]:
@@ -66,7 +83,8 @@ def test_what_was_put_in_comes_out_to_the_bit(
     store = store_in(tmp_path_factory.mktemp("store"))
     random = np.random.default_rng(sum(sizes))
     parts = [random.normal(size=(dim, size)).astype(np.float32) for size in sizes]
-    decoded = Decoded(random.uniform(0.1, 1e5), 77, tuple(warnings), num_frames_declared)
+    video = replace(VIDEO, num_frames=num_frames_declared)
+    decoded = Decoded(random.uniform(0.1, 1e5), 77, tuple(warnings), video)
     with store.writing(KEY) as entry:
         for part in parts:
             entry.add(part)
@@ -76,9 +94,9 @@ def test_what_was_put_in_comes_out_to_the_bit(
     with found:
         values = np.concatenate(list(found.batches()), axis=1)
     assert values.tobytes() == np.concatenate(parts, axis=1).tobytes()
-    assert found.decoded == Decoded(
-        decoded.duration_seconds, 77, tuple(warnings), num_frames_declared, is_known=True
-    )
+    other = replace(decoded, video=replace(video, name="other.mp4"), is_known=True)
+    assert found.decoded_as("other.mp4") == other
+    assert b"my.mp4" not in next(store._folder.iterdir()).read_bytes()
 
 
 def test_an_entry_without_its_end_is_none(tmp_path: Path) -> None:
@@ -244,7 +262,8 @@ def test_the_second_answer_is_the_first_one_and_decodes_nothing(
         assert answer.segments == without.segments
         assert answer.duration_seconds == without.duration_seconds
         assert answer.num_frames_decoded == without.num_frames_decoded == 45
-        assert answer.num_frames_declared == 45
+        assert answer.video is not None
+        assert answer.video.num_frames == 45
         assert answer.feature_provenance == without.feature_provenance
         if "cas" in keep:
             np.testing.assert_array_equal(answer.cas, without.cas)
@@ -265,7 +284,7 @@ def test_a_full_disk_costs_the_entry_and_nothing_else(
         os.dup2(descriptor, entry._file.fileno())
         os.close(descriptor)
         entry.add(np.ones((3, 7), np.float32))
-        entry.commit(Decoded(1.0, 1))
+        entry.commit(ABOUT)
     assert os.strerror(errno.ENOSPC) in caplog.text
     assert files(tmp_path) == []
 
@@ -381,9 +400,8 @@ def test_a_remote_object_goes_by_its_version(tmp_path: Path, version: str | None
         def decode(take, keep):  # type: ignore[no-untyped-def]
             decodings.append("decoded")
             take(values)
-            decoded = Decoded(1.0, 10)
-            keep(decoded)
-            return decoded
+            keep(ABOUT)
+            return ABOUT
 
         control = RunControl()
         decoded = known.pass_on(source, taken.append, decode, allow_partial=False, control=control)

@@ -27,12 +27,22 @@ def test_without_roots_of_its_own_a_caller_reaches_what_the_server_allows() -> N
 @pytest.mark.parametrize(
     "uri", ["https://media.example.org/videos/a.mp4", "s3://bucket/videos/a.mp4"]
 )
-def test_a_key_with_roots_reaches_no_remote_place(uri: str) -> None:
+def test_a_key_with_folders_alone_reaches_no_remote_place(uri: str) -> None:
     handed, _ = take({ROOTS_PARAMETER: roots_parameter(["/videos/ann"])}, Path("/spool"))
     folders, remote = handed.reach(OPEN)
     assert folders == (Path("/videos/ann"),)
     with pytest.raises(PermissionDenied, match="outside the allowed prefixes"):
         resolve(uri, folders, remote)
+
+
+def test_a_key_has_its_own_prefixes_in_place_of_the_servers() -> None:
+    own = ["/videos/ann", "s3://ann/", "https://ann.example.org/v/"]
+    handed, _ = take({ROOTS_PARAMETER: roots_parameter(own)}, Path("/spool"))
+    folders, remote = handed.reach(OPEN)
+    assert folders == (Path("/videos/ann"),)
+    assert remote == OPEN.remote.model_copy(update={"prefixes": tuple(own[1:])})
+    with pytest.raises(PermissionDenied, match="outside the allowed prefixes"):
+        resolve("s3://bucket/videos/a.mp4", folders, remote)
 
 
 def test_a_key_without_any_root_reaches_nothing() -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import re
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from backtal.manifest import (
 )
 from backtal.pipeline import Answer, Progress, Request
 from backtal.segments import Segment
+from backtal.video import VideoDescription
 from backtal_serving import wire
 
 SHA256 = "ab" * 32
@@ -53,6 +55,20 @@ def a_video(**parameters: Any) -> Request:
     return decode({"video": np.array([b"bytes"], np.object_)}, **parameters)
 
 
+DECLARED = VideoDescription(
+    name="video",
+    num_bytes=2000,
+    container="mov,mp4",
+    codec="h264",
+    width=640,
+    height=360,
+    sample_aspect_ratio=Fraction(1),
+    duration_seconds=4.0,
+    num_frames=120,
+    frames_per_second=30000 / 1001,
+)
+
+
 def answer(segments: tuple[Segment, ...] = ()) -> Answer:
     features = FeatureSequence(
         values=VALUES,
@@ -73,7 +89,7 @@ def answer(segments: tuple[Segment, ...] = ()) -> Answer:
         feature_provenance=features.provenance,
         warnings=("it ends early",),
         num_frames_decoded=100,
-        num_frames_declared=120,
+        video=DECLARED,
         stage_seconds={"decode": 0.5},
         bundle_name="sports",
         bundle_sha256=MANIFEST.sha256,
@@ -296,6 +312,14 @@ def test_provenance_is_json() -> None:
     assert told["bundle_sha256"] == MANIFEST.sha256
     assert told["classes"] == ["jump", "run", "background"]
     assert (told["num_frames_decoded"], told["num_frames_declared"]) == (100, 120)
+    assert told["video"] == {
+        "container": "mov,mp4",
+        "codec": "h264",
+        "width": 640,
+        "height": 360,
+        "num_bytes": 2000,
+        "frames_per_second": 30000 / 1001,
+    }
     assert told["warnings"] == ["it ends early"]
     assert told["stage_seconds"] == {"decode": 0.5}
     assert told["features"]["decoder"] == "pyav"

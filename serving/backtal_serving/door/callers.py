@@ -11,7 +11,6 @@ import hmac
 import json
 import logging
 import os
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -21,6 +20,8 @@ from pydantic import Field, StringConstraints, ValidationError, field_validator
 
 from backtal.errors import BacktalError, InvalidFile, PermissionDenied, Unauthenticated
 from backtal.settings import Settings
+from backtal_serving.handover import is_folder
+from backtal_serving.uris.access import check_prefix
 
 KEYS_VARIABLE = "BACKTAL_KEYS"
 SCHEME = "bearer"
@@ -34,8 +35,9 @@ Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,6
 class Caller(Settings):
     """A key's holder; `name` is what logs and metrics say.
 
-    models: bundles it may use, roots: folders that its `uri` may name; None is all that the
-    server offers. requests_per_second, at_once: its quotas, None is no bound of its own.
+    models: bundles it may use, roots: folders, and prefixes as in `RemoteAccess`, that its `uri`
+    may name; None is all that the server offers. requests_per_second, at_once: its quotas, None is
+    no bound of its own.
     """
 
     name: Name
@@ -56,7 +58,9 @@ class Caller(Settings):
     @classmethod
     def _check_roots(cls, roots: tuple[str, ...] | None) -> tuple[str, ...] | None:
         for root in roots or ():
-            if not re.match(r"/|https://|s3://", root):
+            if root.startswith(("https:", "s3:")):
+                check_prefix(root)
+            elif not is_folder(root):
                 raise ValueError(f"root {root!r} is no absolute folder and no https: or s3: prefix")
         return roots
 

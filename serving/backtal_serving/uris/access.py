@@ -40,16 +40,7 @@ class RemoteAccess(Settings):
     @classmethod
     def _check_prefixes(cls, prefixes: tuple[str, ...]) -> tuple[str, ...]:
         for prefix in prefixes:
-            scheme, _, rest = prefix.partition("://")
-            if scheme not in ("https", "s3") or "/" not in rest or not prefix.endswith("/"):
-                raise ValueError(
-                    f"{prefix!r} is no prefix, expected https://HOST/FOLDER/ or s3://BUCKET/FOLDER/"
-                )
-            try:
-                if scheme == "https":
-                    place_of(prefix)
-            except InvalidArgument as error:
-                raise ValueError(error.message) from None
+            check_prefix(prefix)
         return prefixes
 
     def check_https(self, place: Place) -> None:
@@ -68,6 +59,20 @@ class RemoteAccess(Settings):
         listed = [prefix for prefix in self.prefixes if prefix.startswith(f"{scheme}:")]
         none = f"none: the server was started without any of {scheme}:"
         return f"the allowed prefixes ({', '.join(listed) or none})"
+
+
+def check_prefix(prefix: str) -> None:
+    """Raise ValueError for what is no prefix of `RemoteAccess`."""
+    scheme, _, rest = prefix.partition("://")
+    if scheme not in ("https", "s3") or "/" not in rest or not prefix.endswith("/"):
+        raise ValueError(
+            f"{prefix!r} is no prefix, expected https://HOST/FOLDER/ or s3://BUCKET/FOLDER/"
+        )
+    try:
+        if scheme == "https":
+            place_of(prefix)
+    except InvalidArgument as error:
+        raise ValueError(error.message) from None
 
 
 @dataclass(frozen=True)

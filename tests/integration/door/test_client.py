@@ -13,7 +13,7 @@ from backtal.async_client import AsyncClient
 from backtal.client import NO_RETRIES, Client, DetectionOptions, RetryPolicy
 from backtal.detection import DetectionAnswer
 from backtal.errors import InvalidArgument, NotFound, PermissionDenied, Unavailable
-from backtal.http_client import HttpClient
+from backtal.http_client import AsyncHttpClient, HttpClient
 from tests.integration.door.conftest import Fronted, at_once, running
 from tests.integration.tiny_repository import BUNDLE, CLASSES
 from tests.integration.videos import moving_colours
@@ -114,6 +114,15 @@ def test_a_file_is_streamed_by_http(fronted: Fronted, tmp_path: Path, video: byt
             by_http.detect(path)
         with pytest.raises(NotFound, match="nowhere"):
             by_http.detect(tmp_path / "nowhere")
+
+    async def ask() -> DetectionAnswer:
+        async with AsyncHttpClient(fronted.http, timeout_seconds=60.0) as client:
+            with pytest.raises(InvalidArgument, match="^video"):
+                await client.detect(path)
+            path.write_bytes(video)
+            return await client.detect(path, options=options)
+
+    assert asyncio.run(ask()).segments == expected.segments
     with (
         HttpClient("http://127.0.0.1:9", retries=NO_RETRIES) as nobody,
         pytest.raises(Unavailable, match="no server answers"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 import time
 from collections.abc import Iterator
@@ -12,6 +13,11 @@ import httpx
 import pytest
 import yaml
 
+from backtal.async_client import AsyncClient
+from backtal.client import NO_RETRIES, Client
+from backtal.detection import DetectionAnswer
+from backtal.errors import Unavailable
+from backtal.http_client import AsyncHttpClient, HttpClient
 from backtal_serving.door.callers import sha256_of_key
 from tests.integration.conftest import tensor
 from tests.integration.door.conftest import Fronted, at_once, running
@@ -178,6 +184,45 @@ def test_tls_and_mutual_tls(tiny_repository: Any, tmp_path: Path) -> None:
             pytest.raises(Exception, match="UNAVAILABLE"),
         ):
             stranger.is_server_live(client_timeout=5.0)
+
+
+def test_our_clients_by_tls_with_a_key(tiny_repository: Any, tmp_path: Path, video: bytes) -> None:
+    import trustme
+
+    authority = trustme.CA()
+    server = authority.issue_cert("127.0.0.1")
+    files = {name: tmp_path / name for name in ("ca.pem", "cert.pem", "key.pem")}
+    authority.cert_pem.write_to_path(str(files["ca.pem"]))
+    server.cert_chain_pems[0].write_to_path(str(files["cert.pem"]))
+    server.private_key_pem.write_to_path(str(files["key.pem"]))
+    write_keys(tmp_path / "keys.yaml")
+    path = tmp_path / "my.mp4"
+    path.write_bytes(video)
+    trusting = {"key": KEYS["op"], "root_certificates": str(files["ca.pem"])}
+
+    async def ask(service: Fronted, url: str) -> list[DetectionAnswer]:
+        async with (
+            AsyncClient(service.grpc, ssl=True, **trusting) as by_grpc,
+            AsyncHttpClient(url, **trusting) as by_http,
+        ):
+            return [await by_grpc.detect(video=video), await by_http.detect(path)]
+
+    tls = {"certificate": files["cert.pem"], "private_key": files["key.pem"]}
+    keys = tmp_path / "keys.yaml"
+    with running(tiny_repository[0], tmp_path, tls=tls, keys_file=keys) as service:
+        url = service.http.replace("http:", "https:")
+        with (
+            Client(service.grpc, ssl=True, **trusting) as by_grpc,
+            HttpClient(url, **trusting) as by_http,
+        ):
+            answers = [by_grpc.detect(video=video), by_http.detect(path)]
+        answers += asyncio.run(ask(service, url))
+        with (
+            HttpClient(url, key=KEYS["op"], retries=NO_RETRIES) as stranger,
+            pytest.raises(Unavailable, match=r"(?i)certificate"),
+        ):
+            stranger.detect(path)
+    assert {answer.segments for answer in answers} == {answers[0].segments} != {()}
 
 
 def test_without_keys_the_door_is_for_loopback_only(tmp_path: Path) -> None:
