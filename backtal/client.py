@@ -20,6 +20,7 @@ from backtal.client_wire import (
     BundleVersion,
     DetectionOptions,
     Sources,
+    StreamReader,
     Update,
     bundles_of,
     choose_bundle,
@@ -28,7 +29,6 @@ from backtal.client_wire import (
     request_of,
     translate,
     tritonclient,
-    update_of,
     versions_of,
 )
 from backtal.detection import DetectionAnswer
@@ -188,7 +188,8 @@ class Client:
         with_features: bool = False,
         timeout_seconds: float | None = None,
     ) -> Iterator[Update]:
-        """As `detect`, giving each `Update` as it comes; the last has the answer.
+        """As `detect`, giving each `Update` as it comes, with the segments that are final; the
+        last has the answer.
 
         A stream that fails is not retried: its caller has seen a part of it.
         """
@@ -230,17 +231,16 @@ class Client:
             stream_timeout=timeout_seconds,
             headers=headers,
         )
-        update = Update(0.0, 0.0)
+        reader = StreamReader()
         try:
             self._client.async_stream_infer(bundle + STREAM_SUFFIX, **request)
-            while update.answer is None:
+            while reader.latest.answer is None:
                 result, error = _next(arrived, timeout_seconds)
                 if error is not None:
                     raise translate(error, self.address) from None
-                update = update_of(result, update)
-                yield update
+                yield reader.read(result)
         finally:
-            self._client.stop_stream(cancel_requests=update.answer is None)
+            self._client.stop_stream(cancel_requests=reader.latest.answer is None)
 
     @staticmethod
     def _last(
