@@ -12,12 +12,15 @@ from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any, TypeVar
 
+import numpy as np
+
 from backtal.client_wire import (
     DEFAULT_BUNDLE,
     STREAM_SUFFIX,
     BundleVersion,
     DetectionOptions,
     Sources,
+    StreamReader,
     Update,
     bundles_of,
     choose_bundle,
@@ -26,7 +29,6 @@ from backtal.client_wire import (
     request_of,
     translate,
     tritonclient,
-    update_of,
     versions_of,
 )
 from backtal.detection import DetectionAnswer
@@ -118,6 +120,25 @@ class Client:
         """The only bundle, else `kinetics400`. Raises InvalidArgument where neither exists."""
         return choose_bundle(self.bundles())
 
+    def bundle_sha256(self, bundle: str) -> str:
+        """The hash of the bundle that answers now: from its answer to two clips of nothing.
+
+        Raises NotFound for no such bundle.
+        """
+
+        def feature_dim(left_seconds: float | None) -> int:
+            metadata = self._client.get_model_metadata(
+                bundle, headers=self._headers, client_timeout=left_seconds
+            )
+            (shape,) = [tensor.shape for tensor in metadata.inputs if tensor.name == "features"]
+            return int(shape[0])
+
+        nothing = np.zeros((self._patiently(feature_dim, None), 2), np.float32)
+        answer = self.detect(
+            features=FeatureSequence.from_equal_parts(nothing, duration_seconds=1.0), bundle=bundle
+        )
+        return str(answer.provenance["bundle_sha256"])
+
     def detect(
         self,
         *,
@@ -167,7 +188,8 @@ class Client:
         with_features: bool = False,
         timeout_seconds: float | None = None,
     ) -> Iterator[Update]:
-        """As `detect`, giving each `Update` as it comes; the last has the answer.
+        """As `detect`, giving each `Update` as it comes, with the segments that are final; the
+        last has the answer.
 
         A stream that fails is not retried: its caller has seen a part of it.
         """
@@ -209,17 +231,16 @@ class Client:
             stream_timeout=timeout_seconds,
             headers=headers,
         )
-        update = Update(0.0, 0.0)
+        reader = StreamReader()
         try:
             self._client.async_stream_infer(bundle + STREAM_SUFFIX, **request)
-            while update.answer is None:
+            while reader.latest.answer is None:
                 result, error = _next(arrived, timeout_seconds)
                 if error is not None:
                     raise translate(error, self.address) from None
-                update = update_of(result, update)
-                yield update
+                yield reader.read(result)
         finally:
-            self._client.stop_stream(cancel_requests=update.answer is None)
+            self._client.stop_stream(cancel_requests=reader.latest.answer is None)
 
     @staticmethod
     def _last(

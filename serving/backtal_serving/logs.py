@@ -31,11 +31,11 @@ class JsonFormatter(logging.Formatter):
         return _line("log", record.levelname.lower(), about)
 
 
-def log_as_json() -> None:
-    """Have this process's loggers write lines of JSON on standard error, from INFO on."""
+def log_as_json(level: int) -> None:
+    """Have this process's loggers write lines of JSON on standard error, from `level` on."""
     handler = logging.StreamHandler()
     handler.setFormatter(JsonFormatter())
-    logging.basicConfig(level=logging.INFO, handlers=[handler])
+    logging.basicConfig(level=level, handlers=[handler])
 
 
 def _line(event: str, level: str, about: dict[str, Any]) -> str:

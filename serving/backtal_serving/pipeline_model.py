@@ -7,6 +7,7 @@ reached by Triton's own calls between models (BLS); all else is `backtal.pipelin
 from __future__ import annotations
 
 import json
+import logging
 import traceback
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -28,6 +29,7 @@ from backtal.errors import (
     from_triton,
     to_wire,
 )
+from backtal.feature_store import FeatureStore
 from backtal.flow import plan_flow_fields
 from backtal.manifest import MANIFEST_NAME, Manifest
 from backtal.pipeline import Answer, CasOutput, Pipeline, Progress, Request
@@ -37,6 +39,7 @@ from backtal.video.sandbox import DecoderPool
 from backtal_serving import handover, wire
 from backtal_serving.drain import request_in_flight
 from backtal_serving.handover import HandedOver
+from backtal_serving.logs import log_as_json
 from backtal_serving.metrics.observations import Observation, of_answer, of_failure
 from backtal_serving.metrics.triton import TritonMetrics
 from backtal_serving.model_process import end_process
@@ -84,6 +87,7 @@ class TritonPythonModel:
     def initialize(self, args: dict[str, str]) -> None:
         """Read the manifest beside model.py and the launcher's settings."""
         check_numpy()
+        log_as_json(logging.WARNING)
         folder = Path(args["model_repository"]) / args["model_version"]
         config = json.loads(args["model_config"])
         self._settings = ServingSettings.from_environment()
@@ -95,8 +99,13 @@ class TritonPythonModel:
         self._tracer = make_tracer(self._settings.tracing, "pipeline")
         bundle = self._manifest.description.name
         self._metrics = TritonMetrics(bundle) if self._settings.metrics else None
+        kept = self._settings.feature_store
         self._pipeline = Pipeline(
-            self._manifest, InnerModels(self._manifest), limits.video, pool=self._pool
+            self._manifest,
+            InnerModels(self._manifest),
+            limits.video,
+            pool=self._pool,
+            store=None if kept is None else FeatureStore(kept),
         )
         self._decoupled = pb_utils.using_decoupled_model_transaction_policy(config)
 
@@ -128,7 +137,7 @@ class TritonPythonModel:
 
         def send_progress(progress: Progress) -> None:
             if "progress" in requested and not request.is_cancelled():
-                sender.send(_response(wire.encode_progress(progress)))
+                sender.send(_response(wire.encode_progress(progress, requested)))
 
         try:
             answer = self._run(request, send_progress)

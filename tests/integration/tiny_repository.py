@@ -41,13 +41,14 @@ def write_tiny_repository(
     runtime: Runtime = REFERENCE,
     *,
     flow: FlowMethod | None = None,
+    name: str = BUNDLE,
     cas_name: str = "tiny",
     cas_seed: int | None = None,
 ) -> Manifest:
     """Write the repository and give the bundle's manifest; with `flow` it has two streams.
 
     A CAS network of another name is another file that gives the same answers; of another seed,
-    another network.
+    another network on the same backbone.
     """
     random = np.random.default_rng(7)
     backbones: dict[StreamName, bytes] = {"rgb": to_bytes(_backbone(random))}
@@ -57,7 +58,7 @@ def write_tiny_repository(
         random = np.random.default_rng(cas_seed)
     cas = to_bytes(_cas_network(random, len(backbones) * FEATURE_DIM, cas_name))
     exported = Exported(
-        _description(backbones, flow),
+        _description(name, backbones, flow),
         backbones=backbones,
         cas=cas,
         training={},
@@ -67,10 +68,12 @@ def write_tiny_repository(
     return write_exported(folder, exported)
 
 
-def _description(backbones: dict[StreamName, bytes], flow: FlowMethod | None) -> BundleDescription:
+def _description(
+    name: str, backbones: dict[StreamName, bytes], flow: FlowMethod | None
+) -> BundleDescription:
     plan = ClipPlan(flow=flow)
     return BundleDescription(
-        name=BUNDLE,
+        name=name,
         classes=CLASSES,
         clip_plan=plan,
         backbones=tuple(

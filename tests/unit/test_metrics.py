@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections import Counter as Sums
+from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
 from unittest import mock
@@ -47,11 +47,12 @@ def answered() -> tuple[Answer, Request]:
     return Pipeline(fake_manifest(), FakeStages()).run(request), request
 
 
-def added(answer: Answer, request: Request) -> Sums[tuple[str, ...]]:
+def added(answer: Answer, request: Request) -> dict[tuple[str, ...], float]:
     """What the answer adds, by metric and labels."""
-    sums: Sums[tuple[str, ...]] = Sums()
+    sums: dict[tuple[str, ...], float] = defaultdict(float)
     for found in of_answer(answer, request, DESCRIPTION):
-        sums[(found.metric.name, *found.labels)] += found.value
+        key = (found.metric.name, *found.labels)
+        sums[key] += found.value
     return sums
 
 

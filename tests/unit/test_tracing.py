@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -87,6 +89,34 @@ def test_a_program_without_opentelemetry_loads_none_of_it() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
     assert answer.stdout.strip() == "[]"
+
+
+def test_a_collector_that_is_not_there_holds_nothing_up() -> None:
+    tracer = make_tracer(TracingSettings(endpoint="http://127.0.0.1:9/v1/traces"), "door")
+    with tracer.span("detect", None, kind="server", bundle="tiny") as span:
+        assert span.context is not None
+    started = time.monotonic()
+    tracer.close()
+    assert time.monotonic() - started < 10.0
+
+
+def test_the_libraries_log_lines_of_json() -> None:
+    code = (
+        "import logging\n"
+        "from backtal_serving.logs import log_as_json\n"
+        "log_as_json(logging.WARNING)\n"
+        "logging.getLogger('lib').info('not told')\n"
+        "try:\n    1 / 0\nexcept ZeroDivisionError:\n"
+        "    logging.getLogger('lib').exception('a %s', 'word')\n"
+    )
+    answer = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    (line,) = answer.stderr.splitlines()
+    told = json.loads(line)
+    assert (told["event"], told["level"], told["logger"]) == ("log", "error", "lib")
+    assert told["message"] == "a word"
+    assert "ZeroDivisionError" in told["traceback"]
 
 
 def test_tracing_without_the_extra_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

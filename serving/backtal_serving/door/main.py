@@ -26,7 +26,7 @@ GRACE_SECONDS = 30.0
 
 def main() -> int:
     """Run until a signal; the exit code."""
-    log_as_json()
+    log_as_json(logging.INFO)
     # It tells of every request, /metrics asks Triton for one each time.
     logging.getLogger("httpx").setLevel(logging.WARNING)
     settings_file, ready_file = (Path(argument) for argument in sys.argv[1:3])

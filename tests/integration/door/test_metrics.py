@@ -21,7 +21,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from backtal_serving.door.callers import sha256_of_key
 from backtal_serving.metrics.definitions import DOOR, PIPELINE, SUPERVISOR
 from tests.integration.conftest import outputs, tensor, wait_until_in_flight
-from tests.integration.door.conftest import Fronted, at_once, running
+from tests.integration.door.conftest import at_once
 from tests.integration.door.serving import PATIENCE_SECONDS, Service, serving
 from tests.integration.tiny_repository import BUNDLE
 from tests.integration.videos import moving_colours
@@ -31,8 +31,6 @@ pytestmark = pytest.mark.slow
 Seen = Counter[tuple[str, str, str]]
 KEYS: dict[str, dict[str, Any]] = {"ann": {}, "slow": {"requests_per_second": 0.001}}
 LONG_SECONDS = 120.0
-# Told only where there is a reason to.
-RARE = {"backtal_other_requests_total"}
 
 
 @pytest.fixture(scope="module")
@@ -152,7 +150,7 @@ def test_the_counters_are_what_clients_saw(service: Service, feature_inputs: lis
             trust_env=False,
         )
     callers.seen["CANCELLED", "http", BUNDLE] += 1
-    counted(service)
+    assert counted(service) == +callers.seen
     # The bundle's process dies under one.
     _, ended = callers.begin(long_video)
     os.kill(service.stub_of(BUNDLE), signal.SIGKILL)
@@ -164,8 +162,16 @@ def test_the_counters_are_what_clients_saw(service: Service, feature_inputs: lis
         assert time.monotonic() < deadline
         time.sleep(0.1)
 
-    assert counted(service) == +callers.seen
+    # Meanwhile the bundle may have been none that the door knows, which its callers cannot tell.
+    assert without_bundle(counted(service)) == without_bundle(+callers.seen)
     assert_stages_add_up(service, callers.seen)
+
+
+def without_bundle(seen: Seen) -> Counter[tuple[str, str]]:
+    sums: Counter[tuple[str, str]] = Counter()
+    for (code, entry, _), number in seen.items():
+        sums[code, entry] += number
+    return sums
 
 
 def run_job(service: Service, video: bytes) -> None:
@@ -207,6 +213,7 @@ def assert_stages_add_up(service: Service, seen: Seen) -> None:
 
 
 def test_it_tells_every_metric_of_the_list_and_no_other(service: Service) -> None:
+    assert Callers(service).post(content=moving_colours(1.0)) == "OK"
     text = httpx.get(f"{service.http}/metrics", trust_env=False, timeout=30.0).text
     families = {family.name: family for family in text_string_to_metric_families(text)}
     listed = {
@@ -284,19 +291,3 @@ def decoders_of(stub: int) -> list[int]:
 def children_of(process_id: int) -> list[int]:
     tasks = Path(f"/proc/{process_id}/task").iterdir()
     return [int(word) for task in tasks for word in (task / "children").read_text().split()]
-
-
-def test_without_triton_the_door_still_tells_its_own(tiny_repository: Any, tmp_path: Path) -> None:
-    with running(tiny_repository[0], tmp_path) as service:
-        post = httpx.post(f"{service.http}/v1/detect", content=b"x", trust_env=False, timeout=30.0)
-        assert post.json()["code"] == "INVALID_ARGUMENT"
-        os.kill(service.triton.process_id, signal.SIGKILL)
-        service.triton.wait(10.0)
-        text = exposition(service)
-        assert 'backtal_metrics_source_up{source="triton"} 0.0' in text
-        assert 'code="INVALID_ARGUMENT"' in text
-        assert "nv_inference_count" not in text
-
-
-def exposition(service: Fronted) -> str:
-    return httpx.get(f"{service.http}/metrics", trust_env=False, timeout=30.0).text

@@ -196,7 +196,7 @@ def test_no_content_no_key_and_no_signature_in_any_span_or_log(traced: Traced) -
             Client(traced.service.grpc, key=planted["key"], retries=NO_RETRIES) as client,
             pytest.raises(Exception),  # noqa: B017, PT011
         ):
-            client.detect(bundle=BUNDLE, **source)  # type: ignore[arg-type]
+            client.detect(bundle=BUNDLE, **source)
     traced.receiver.of_trace(TRACE, 3 + 3 + 4 + 8)
     folder = traced.service.log_file.parent
     written = {path.name: path.read_bytes() for path in folder.glob("*.log")}
