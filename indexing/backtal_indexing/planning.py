@@ -2,8 +2,8 @@
 
 A shard is some of a part's videos (`backtal_indexing.layout`), by their URIs: which videos are
 together does not depend on the machine, the order of a listing, or the time. A plan is written to
-a file, one record batch a shard, and read from it as the run goes on: the driver's memory does not
-grow with the library but while it is listed, by some 150 bytes a video.
+a file, one record batch a shard, and read from it as the run goes on, so that the driver's memory
+does not grow with the library.
 """
 
 from __future__ import annotations
@@ -11,22 +11,20 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
-from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from backtal_indexing.layout import Index, hash_of
+from backtal_indexing.layout import Index
+from backtal_indexing.listing import Listing
 from backtal_indexing.part_log import ENTRY_COLUMNS, Entry, Key, entries_of
 from backtal_indexing.rows import read_parts
 from backtal_indexing.schema import NOT_DONE, SETTLED
 from backtal_indexing.sources import Listed, Source
 
 VIDEOS_PER_SHARD = 32
-BATCH_VIDEOS = 50_000
 
 
 @dataclass(frozen=True)
@@ -120,22 +118,23 @@ class Plan:
 
     def shards(self, seed: int | None = None) -> Iterator[Shard]:
         """The shards, in an order by chance: runs at one time then meet at few of them."""
-        with pa.memory_map(str(self._path)) as file:
+        # Not mapped, which would count all that was read as this process's memory.
+        with pa.OSFile(str(self._path)) as file:
             reader = pa.ipc.open_file(file)
             for number in np.random.default_rng(seed).permutation(reader.num_record_batches):
                 yield _shard_of(reader.get_batch(int(number)))
 
 
 def plan_run(
-    plan: Plan, index: Index, listing: pa.Table, sources: Sequence[Source], wanted: Wanted
+    plan: Plan, index: Index, listing: Listing, sources: Sequence[Source], wanted: Wanted
 ) -> None:
     """Fill `plan` with what the listing of the sources has and the index has not.
 
     Raises the kinds of `backtal.errors` for an index that cannot be read.
     """
-    plan.counts.num_listed = listing.num_rows
+    plan.counts.num_listed = listing.num_videos
     planner = _Planner(wanted, sources, plan.counts)
-    listed_parts = _listed_parts(listing, index.manifest.num_parts)
+    listed_parts = listing.parts(index.manifest.num_parts)
     known_parts = _known_parts(index, index.videos_names())
 
     def shards() -> Iterator[Shard]:
@@ -161,20 +160,6 @@ def plan_retry(plan: Plan, index: Index, uris: Collection[str], wanted: Wanted) 
 
     plan.write(shards())
     plan.counts.num_listed = plan.counts.num_to_do
-
-
-def list_videos(sources: Sequence[Source]) -> pa.Table:
-    """The videos of all sources: uri, its hash, identity, stamp.
-
-    Raises the kinds of `backtal.errors` for a source that cannot be read or has no video.
-    """
-    found = (video for source in sources for video in source.videos())
-    batches = []
-    while chunk := list(islice(found, BATCH_VIDEOS)):
-        columns = [[hash_of(video.uri) for video in chunk]]
-        columns += [[getattr(video, name) for video in chunk] for name in _LISTED]
-        batches.append(_record_batch(columns, _LISTING))
-    return pa.Table.from_batches(batches, _LISTING)
 
 
 class _Planner:
@@ -246,20 +231,6 @@ def _known_parts(index: Index, names: Sequence[str]) -> Iterator[tuple[int, int,
         yield part, generation, entries_of(rows)
 
 
-def _listed_parts(listing: pa.Table, num_parts: int) -> Iterator[tuple[int, list[Listed]]]:
-    """The listed videos by part, each once, and within a part by URI."""
-    parts = pa.array(listing["hash"].to_numpy() % np.uint64(num_parts))
-    keyed = listing.drop_columns("hash").append_column("part", parts)
-    order = pc.sort_indices(keyed, [("part", "ascending"), ("uri", "ascending")])
-    keyed = keyed.take(order)
-    found = keyed["part"].to_numpy()
-    starts = np.flatnonzero(np.diff(found.astype(np.int64), prepend=-1)).tolist()
-    for start, end in pairwise([*starts, len(found)]):
-        columns = [keyed[name].slice(start, end - start).to_pylist() for name in _LISTED]
-        listed = {values[0]: Listed(*values) for values in zip(*columns, strict=True)}
-        yield int(found[start]), list(listed.values())
-
-
 def _joined(
     listed_parts: Iterator[tuple[int, list[Listed]]],
     known_parts: Iterator[tuple[int, int, dict[Key, Entry]]],
@@ -287,15 +258,6 @@ def _cut(
         yield Shard(part, generation, tuple(videos[start : start + videos_per_shard]))
 
 
-_LISTED = ("uri", "identity", "stamp")
-_LISTING = pa.schema(
-    [
-        ("hash", pa.uint64()),
-        ("uri", pa.string()),
-        ("identity", pa.string()),
-        ("stamp", pa.string()),
-    ]
-)
 _PLANNED = pa.schema(
     [
         ("part", pa.int32()),

@@ -13,7 +13,8 @@ from backtal_indexing.answering import Service
 from backtal_indexing.engines import Engine, Job
 from backtal_indexing.engines.local import LocalEngine
 from backtal_indexing.layout import Index, IndexManifest
-from backtal_indexing.planning import Plan, Wanted, list_videos, plan_run
+from backtal_indexing.listing import Listing
+from backtal_indexing.planning import Plan, Wanted, plan_run
 from backtal_indexing.run import Driver, RunState
 from backtal_indexing.shard import Rules
 from backtal_indexing.sources import parse_source
@@ -34,8 +35,8 @@ def drive(
     """Index a folder."""
     source = parse_source(str(library))
     wanted = Wanted(BUNDLE, job.bundle_sha256, videos_per_shard)
-    with Plan() as plan:
-        plan_run(plan, index, list_videos([source]), [source], wanted)
+    with Plan() as plan, Listing([source]) as listing:
+        plan_run(plan, index, listing, [source], wanted)
         return Driver(plan, engine, job.rules).run()
 
 

@@ -10,7 +10,8 @@ from backtal.detection import DetectionAnswer
 from backtal.errors import BacktalError
 from backtal.segments import Segment
 from backtal_indexing.layout import Index
-from backtal_indexing.planning import Plan, Wanted, list_videos, plan_run
+from backtal_indexing.listing import Listing
+from backtal_indexing.planning import Plan, Wanted, plan_run
 from backtal_indexing.rows import current_of, read_parts
 from backtal_indexing.shard import Rules, ShardReport, process_shard
 from backtal_indexing.sources import Listed
@@ -74,8 +75,8 @@ def index_library(
     """One run in this process; the plan's counts and the sum of the reports."""
     wanted = Wanted(bundle, service.sha256, videos_per_shard=3, **changes)
     total = ShardReport()
-    with Plan() as plan:
-        plan_run(plan, index, list_videos([library]), [library], wanted)
+    with Plan() as plan, Listing([library]) as listing:
+        plan_run(plan, index, listing, [library], wanted)
         for shard in plan.shards():
             report = process_shard(shard, index, service, service.sha256, Rules())
             total.num_videos.update(report.num_videos)

@@ -21,7 +21,8 @@ from backtal.errors import (
     Unavailable,
 )
 from backtal_indexing.layout import Index, IndexManifest
-from backtal_indexing.planning import Plan, Verdict, Wanted, list_videos, plan_retry, plan_run
+from backtal_indexing.listing import Listing
+from backtal_indexing.planning import Plan, Verdict, Wanted, plan_retry, plan_run
 from backtal_indexing.shard import BundleChanged, Rules, RunEnds, process_shard
 from backtal_indexing.status import failed_uris
 from backtal_indexing.verify import verify
@@ -202,8 +203,8 @@ def test_what_ends_a_run(
 ) -> None:
     monkeypatch.setattr("backtal_indexing.shard.POLL_SECONDS", 0.01)
     library = library_of(1)
-    with Plan() as plan:
-        plan_run(plan, index, list_videos([library]), [library], Wanted("tiny", SHA))
+    with Plan() as plan, Listing([library]) as listing:
+        plan_run(plan, index, listing, [library], Wanted("tiny", SHA))
         (shard,) = plan.shards()
     with pytest.raises(kind, match=message):
         process_shard(shard, index, service, SHA, Rules(patience_seconds=0.05))
@@ -213,8 +214,8 @@ def test_what_ends_a_run(
 def test_two_runs_of_one_plan_write_each_video_once(index: Index) -> None:
     library = library_of(*range(9))
     first, second = FakeService(), FakeService()
-    with Plan() as plan:
-        plan_run(plan, index, list_videos([library]), [library], Wanted("tiny", SHA))
+    with Plan() as plan, Listing([library]) as listing:
+        plan_run(plan, index, listing, [library], Wanted("tiny", SHA))
         shards = list(plan.shards(seed=1))
     for shard in shards:
         process_shard(shard, index, first, SHA, Rules())
@@ -226,8 +227,8 @@ def test_two_runs_of_one_plan_write_each_video_once(index: Index) -> None:
 
 def test_a_verdict_is_written_and_the_video_not_asked_for(index: Index) -> None:
     library, service = library_of(1), FakeService()
-    with Plan() as plan:
-        plan_run(plan, index, list_videos([library]), [library], Wanted("tiny", SHA))
+    with Plan() as plan, Listing([library]) as listing:
+        plan_run(plan, index, listing, [library], Wanted("tiny", SHA))
         (shard,) = plan.shards()
     told = Verdict("INTERNAL", "its worker died")
     given = type(shard)(shard.part, shard.generation, shard.videos, crashes=3, verdict=told)
@@ -240,8 +241,8 @@ def test_a_verdict_is_written_and_the_video_not_asked_for(index: Index) -> None:
 def test_a_plan_does_not_depend_on_the_order_of_the_listing(index: Index) -> None:
     def shards(numbers: Any) -> set[Any]:
         library = library_of(*numbers)
-        with Plan() as plan:
-            plan_run(plan, index, list_videos([library]), [library], Wanted("tiny", SHA))
+        with Plan() as plan, Listing([library]) as listing:
+            plan_run(plan, index, listing, [library], Wanted("tiny", SHA))
             return set(plan.shards())
 
     assert shards(range(40)) == shards(reversed(range(40)))
@@ -265,8 +266,8 @@ def test_after_each_run_the_index_is_the_library(
     for state in states:
         library = Library({URI.format(number): version for number, version in state.items()})
         wanted = Wanted("tiny", SHA, videos_per_shard=2)
-        with Plan() as plan:
-            plan_run(plan, index, list_videos([library]), [library], wanted)
+        with Plan() as plan, Listing([library]) as listing:
+            plan_run(plan, index, listing, [library], wanted)
             # A run that is killed in its midst, then one that is not.
             num_done = data.draw(st.integers(0, plan.counts.num_shards))
             for _, shard in zip(range(num_done), plan.shards(seed=3), strict=False):

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from backtal.errors import InvalidArgument, InvalidFile, NotFound
 from backtal_indexing.identity import SETTLED_SECONDS, is_still, look, stamp_of
-from backtal_indexing.planning import list_videos
+from backtal_indexing.listing import Listing
 from backtal_indexing.sources import One, Source, glob_re, parse_source, roots_of
 from backtal_indexing.uris import file_uri, path_of
 
@@ -127,7 +127,7 @@ def test_what_is_no_source(tmp_path: Path) -> None:
         list(parse_source(str(tmp_path / "none.csv")).videos())
     # An empty disk, not an empty library.
     with pytest.raises(InvalidArgument, match="no video is at"):
-        list_videos([parse_source(str(tmp_path))])
+        Listing([parse_source(str(tmp_path))])
 
 
 @given(st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1))

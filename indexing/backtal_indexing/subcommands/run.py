@@ -39,18 +39,19 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Index what is to be indexed. 0, or 1 where a video is not done."""
     from backtal_indexing.layout import Index, IndexManifest
-    from backtal_indexing.planning import list_videos, plan_run
+    from backtal_indexing.listing import Listing
+    from backtal_indexing.planning import plan_run
     from backtal_indexing.sources import parse_source, roots_of
 
     check_running(arguments)
     sources = [parse_source(text) for text in arguments.sources]
-    listing = list_videos(sources)
-    manifest = IndexManifest.new(listing.num_rows, arguments.videos_per_shard)
-    index = Index.create(arguments.to, manifest)
+    with Listing(sources) as listing:
+        manifest = IndexManifest.new(listing.num_videos, arguments.videos_per_shard)
+        index = Index.create(arguments.to, manifest)
 
-    def fill(plan: Plan, wanted: Wanted) -> None:
-        marking = replace(wanted, marks_deleted=not arguments.keep_missing)
-        plan_run(plan, index, listing, sources, marking)
+        def fill(plan: Plan, wanted: Wanted) -> None:
+            marking = replace(wanted, marks_deleted=not arguments.keep_missing)
+            plan_run(plan, index, listing, sources, marking)
 
-    with service_of(arguments, roots_of(sources)) as service:
-        return run_plan(arguments, index, service, fill)
+        with service_of(arguments, roots_of(sources)) as service:
+            return run_plan(arguments, index, service, fill)
