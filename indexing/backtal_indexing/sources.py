@@ -194,10 +194,10 @@ class VideoList:
         return {folder for video in self.videos() for folder in _folder_of(video.uri)}
 
     def _uri(self, text: str, folder: str, number: int) -> str:
-        scheme = urlsplit(text).scheme if "://" in text else ""
-        if scheme in ALLOWED_SCHEMES:
+        scheme, is_uri, _ = text.partition("://")
+        if is_uri and scheme in ALLOWED_SCHEMES:
             return text if scheme != "file" else file_uri(normal_url(text))
-        if scheme:
+        if is_uri:
             raise InvalidFile(f"{self.name}, entry {number}: {text!r} has scheme {scheme!r}")
         if folder.startswith(S3_PREFIX):
             return f"{folder}/{text}"
