@@ -40,6 +40,7 @@ _EXTRA_OF_MODULE = {
     "onnxruntime": "local",
     "obstore": "s3",
     "onnxscript": "export",
+    "opentimelineio": "timeline",
     "pebble": "index",
     "prometheus_client": "serving",
     "pyarrow": "index",

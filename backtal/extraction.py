@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,23 +12,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backtal.clips import ClipAssembler, clip_times
+from backtal.decoded import Decoded
 from backtal.errors import Internal, InvalidArgument
+from backtal.feature_store import FeatureStore, KnownVideos
+from backtal.feature_store.key import feature_key
 from backtal.features import FeatureProvenance, FeatureSequence, FloatArray
 from backtal.flow import joined, pieces
-from backtal.manifest import ClipPlan, FeatureManifest, Manifest, StreamName
+from backtal.manifest import ClipPlan, FeatureManifest, Manifest
 from backtal.precision import computed_in
 from backtal.prefetch import Prefetch
-from backtal.run_control import Progress, RunControl
+from backtal.run_control import Progress, RunControl, StageTime
 from backtal.stages import Clips, Stages
 from backtal.video import (
     RESIZER,
     DecoderName,
     RangeReader,
+    Source,
     Video,
     VideoDescription,
     VideoLimits,
     open_video,
 )
+from backtal.video.source import open_source
 
 if TYPE_CHECKING:
     from backtal.video.sandbox import DecoderPool
@@ -38,29 +43,26 @@ WINDOW_FRAMES = 64
 FIELDS_PER_CALL = 4
 
 
-@dataclass(frozen=True)
-class Decoded:
-    """What decoding found, of the video that `video` describes."""
-
-    duration_seconds: float
-    num_frames: int
-    warnings: tuple[str, ...]
-    video: VideoDescription
-
-
 @dataclass(frozen=True, eq=False)
 class Extracted:
-    """The features of a video, and what decoding found; None for features that were given."""
+    """The features of a video, and what decoding found; None for features that were given.
+
+    are_known: they were stored, and nothing was decoded this time.
+    """
 
     features: FeatureSequence
     warnings: tuple[str, ...] = ()
     video: VideoDescription | None = None
+    are_known: bool = False
 
 
 class FeatureExtractor:
-    """The first half of a bundle's pipeline. It keeps nothing between videos.
+    """The first half of a bundle's pipeline. It keeps nothing between videos but in `store`.
 
-    Videos are decoded in the children of `pool`, without one in this process.
+    Videos are decoded in the children of `pool`, without one in this process. With a `store`,
+    those that were decoded whole before are not decoded again.
+
+    Raises InvalidArgument for a store with another decoder than pyav.
     """
 
     def __init__(
@@ -70,13 +72,17 @@ class FeatureExtractor:
         limits: VideoLimits,
         decoder: DecoderName = "pyav",
         pool: DecoderPool | None = None,
+        store: FeatureStore | None = None,
     ) -> None:
+        if store is not None and decoder != "pyav":
+            raise InvalidArgument(f"decoder is {decoder!r}, a feature store takes 'pyav' alone")
         self._manifest = manifest
         self._description = manifest.description
         self._stages = stages
         self._limits = limits
         self._decoder: DecoderName = decoder
         self._pool = pool
+        self._known = None if store is None else KnownVideos(store, self._key)
 
     @property
     def streams(self) -> tuple[str, ...]:
@@ -117,7 +123,7 @@ class FeatureExtractor:
             streams=self.streams,
             provenance=self.provenance,
         )
-        return Extracted(features, decoded.warnings, decoded.video)
+        return Extracted(features, decoded.warnings, decoded.video, decoded.is_known)
 
     def pass_on(
         self,
@@ -136,14 +142,38 @@ class FeatureExtractor:
         """
         self._check_streams()
         control = control or RunControl()
+        if self._known is None:
+            decoded = self._decode(source, take, allow_partial, control)
+        else:
+            opened = open_source(source, self._limits)
+            decoded = self._known.pass_on(
+                opened,
+                take,
+                lambda take, keep: self._decode(opened, take, allow_partial, control, keep),
+                allow_partial=allow_partial,
+                control=control,
+            )
+        control.on_progress(Progress(decoded.duration_seconds, decoded.duration_seconds))
+        return decoded
+
+    def _decode(
+        self,
+        source: Path | bytes | RangeReader | Source,
+        take: Callable[[FloatArray], None],
+        allow_partial: bool,
+        control: RunControl,
+        before_close: Callable[[Decoded], None] = lambda _: None,
+    ) -> Decoded:
         with closing(
             open_video(source, self._limits, decoder=self._decoder, pool=self._pool)
         ) as video:
             self._pass_on(video, take, allow_partial, control)
             report = video.report
-            about = video.description
-        control.on_progress(Progress(report.duration_seconds, report.duration_seconds))
-        return Decoded(report.duration_seconds, report.num_frames, report.warnings, about)
+            decoded = Decoded(
+                report.duration_seconds, report.num_frames, report.warnings, video.description
+            )
+            before_close(decoded)
+        return decoded
 
     def _pass_on(
         self,
@@ -156,31 +186,38 @@ class FeatureExtractor:
         declared_seconds = video.description.duration_seconds or 0.0
         num_clips = 0
         with Prefetch(clip_batches(video, plan, allow_partial), name="decode") as batches:
-            for clips in batches:
-                control.check_cancelled()
-                by_stream = self._by_stream(clips, control)
-                with control.measure("features"):
-                    values = np.ascontiguousarray(self._features(by_stream).T)
-                take(values)
-                num_clips += len(clips)
-                done_seconds = num_clips * plan.stride_seconds
-                total_seconds = declared_seconds or done_seconds
-                control.on_progress(Progress(min(done_seconds, total_seconds), total_seconds))
-        control.add_seconds("decode", batches.busy_seconds)
+            try:
+                for samples in batches:
+                    control.check_cancelled()
+                    take(self._features(samples, control))
+                    num_clips += len(samples)
+                    done_seconds = num_clips * plan.stride_seconds
+                    total_seconds = declared_seconds or done_seconds
+                    control.on_progress(Progress(min(done_seconds, total_seconds), total_seconds))
+            finally:
+                spent = StageTime(batches.started, batches.ended, batches.busy_seconds)
+                control.add("decode", spent)
         control.check_cancelled()
 
-    def _by_stream(
-        self, samples: NDArray[np.uint8], control: RunControl
-    ) -> Mapping[StreamName, Clips]:
-        """The clips of each stream, from samples [n, frames_taken, H, W, 3]."""
-        clips: dict[StreamName, Clips] = {}
+    def _key(self, content: str) -> str:
+        return feature_key(content, self._manifest, self.provenance, self._limits)
+
+    def _features(self, samples: NDArray[np.uint8], control: RunControl) -> FloatArray:
+        """Features [D, n] of samples [n, frames_taken, H, W, 3], one stream below the other."""
+        parts = []
         for backbone in self._description.backbones:
-            if backbone.stream == "rgb":
-                clips["rgb"] = samples[:, : self._description.clip_plan.frames_per_clip]
-            else:
-                with control.measure("flow"):
-                    clips["flow"] = self._flow(samples, control)
-        return clips
+            with control.measure(backbone.stream):
+                clips: Clips = samples[:, : self._description.clip_plan.frames_per_clip]
+                if backbone.stream == "flow":
+                    clips = self._flow(samples, control)
+                part = self._stages.features(backbone.stream, clips)
+            if part.shape != (len(clips), backbone.feature_dim):
+                raise Internal(
+                    f"backbone {backbone.name} gave features {list(part.shape)} for "
+                    f"{len(clips)} clips, expected [{len(clips)}, {backbone.feature_dim}]"
+                )
+            parts.append(part)
+        return np.ascontiguousarray(np.concatenate(parts, axis=1).T)
 
     def _flow(self, samples: NDArray[np.uint8], control: RunControl) -> FloatArray:
         """Flow [n, frames_per_clip, H, W, 2]; between two frames it is computed once a batch."""
@@ -199,19 +236,6 @@ class FeatureExtractor:
             control.check_cancelled()
             fields.append(self._stages.flow_fields(part))
         return np.concatenate(fields)
-
-    def _features(self, by_stream: Mapping[StreamName, Clips]) -> FloatArray:
-        parts = []
-        for backbone in self._description.backbones:
-            clips = by_stream[backbone.stream]
-            part = self._stages.features(backbone.stream, clips)
-            if part.shape != (len(clips), backbone.feature_dim):
-                raise Internal(
-                    f"backbone {backbone.name} gave features {list(part.shape)} for "
-                    f"{len(clips)} clips, expected [{len(clips)}, {backbone.feature_dim}]"
-                )
-            parts.append(part)
-        return np.concatenate(parts, axis=1)
 
     def _check_streams(self) -> None:
         description = self._description

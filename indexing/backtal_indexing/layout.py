@@ -19,7 +19,6 @@ import hashlib
 import json
 from collections.abc import Sequence
 from datetime import datetime, timezone
-from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
@@ -90,8 +89,7 @@ class Index:
 
     def videos_names(self) -> list[str]:
         """The names of the files of VIDEOS rows, by part, then by rising generation."""
-        found = (stored.name for stored in self.store.list(VIDEOS_FOLDER))
-        return sorted(name for name in found if name.endswith(SUFFIX))
+        return sorted(name for name in self.store.names(VIDEOS_FOLDER) if name.endswith(SUFFIX))
 
     def videos_urls(self) -> list[str]:
         """Paths or `s3://` URIs of the files of VIDEOS rows: the argument of `current_rows`."""
@@ -99,7 +97,7 @@ class Index:
 
     def segments_urls(self) -> list[str]:
         """Paths or `s3://` URIs of the files of SEGMENTS rows; [] before the first `compact`."""
-        names = {stored.name for stored in self.store.list("segments")}
+        names = set(self.store.names("segments"))
         return [self.store.url_of(SEGMENTS_NAME)] if SEGMENTS_NAME in names else []
 
 
@@ -120,15 +118,32 @@ def file_name(part: int, generation: int) -> str:
 
 def part_and_generation(name: str) -> tuple[int, int]:
     """What `file_name` put together. Raises InvalidFile for another name."""
-    part, _, generation = Path(name).stem.partition("-")
+    part, _, generation = name.rpartition("/")[2].removesuffix(SUFFIX).partition("-")
     if not (part.isdecimal() and generation.isdecimal()):
         raise InvalidFile(f"{name} is no file of an index, expected PART-GENERATION{SUFFIX}")
     return int(part), int(generation)
 
 
 def covers(videos_names: Sequence[str]) -> str:
-    """What a table that was made from these files is marked with, to be known as current."""
-    return hashlib.sha256("\n".join(sorted(videos_names)).encode()).hexdigest()
+    """What a table that was made from these files is marked with: each part's last generation."""
+    generations: dict[int, int] = {}
+    for part, generation in map(part_and_generation, videos_names):
+        generations[part] = max(generation, generations.get(part, -1))
+    num_parts = max(generations, default=-1) + 1
+    return json.dumps([generations.get(part, -1) for part in range(num_parts)])
+
+
+def newer_than(covered: str, videos_names: Sequence[str]) -> list[str]:
+    """Which of these files a table with this mark was made without. Raises InvalidFile."""
+    try:
+        lasts = dict(enumerate(json.loads(covered)))
+    except (ValueError, TypeError):
+        raise InvalidFile(f"{SEGMENTS_NAME} covers {covered!r:.80}, expected generations") from None
+    return [
+        name
+        for name in videos_names
+        if (found := part_and_generation(name))[1] > lasts.get(found[0], -1)
+    ]
 
 
 def current_rows(urls: Sequence[str], columns: str = "*") -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -62,6 +62,18 @@ class Store:
             for batch in self._objects.list(prefix or None):
                 for about in batch:
                     yield StoredObject(about["path"], about["size"], about["e_tag"])
+
+    def names(self, folder: str) -> Iterator[str]:
+        """The names of what lies in a folder of the store; on a disk, without a look at each."""
+        if self.folder is None:
+            yield from (about.name for about in self.list(folder))
+            return
+        with (
+            translated(self.url),
+            suppress(FileNotFoundError),
+            os.scandir(self.folder / folder) as entries,
+        ):
+            yield from (f"{folder}/{entry.name}" for entry in entries)
 
     def read(self, name: str) -> bytes:
         """An object, whole. Raises NotFound."""

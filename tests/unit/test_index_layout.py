@@ -18,8 +18,10 @@ from backtal_indexing.layout import (
     MIN_PARTS,
     Index,
     IndexManifest,
+    covers,
     current_rows,
     file_name,
+    newer_than,
     part_and_generation,
     part_of,
     parts_for,
@@ -175,3 +177,21 @@ def test_status_counts_videos_and_names_failures(some: Index, capsys) -> None:
     document = json.loads(capsys.readouterr().out)
     assert document["videos"] == {"tiny": {"done": 1, "quarantined": 1}}
     assert document["hours"] == pytest.approx(2 / 3600)
+
+
+@given(st.dictionaries(st.integers(0, 9), st.integers(0, 5)), st.data())
+def test_what_a_table_does_not_cover_is_what_was_written_since(last: dict[int, int], data) -> None:
+    names = [file_name(part, number) for part in last for number in range(last[part] + 1)]
+    then = [name for name in names if data.draw(st.booleans())]
+    # Of a part's log what is covered is a beginning.
+    covered = {part_and_generation(name)[0]: -1 for name in names}
+    for name in then:
+        part, generation = part_and_generation(name)
+        covered[part] = max(covered[part], generation)
+    known = [name for name in names if part_and_generation(name)[1] <= covered[int(name[7:12])]]
+    assert newer_than(covers(known), names) == [name for name in names if name not in known]
+
+
+def test_a_mark_that_is_none_is_refused() -> None:
+    with pytest.raises(InvalidFile, match="covers 'x', expected generations"):
+        newer_than("x", [])

@@ -12,7 +12,7 @@ import inspect
 from backtal.cli import Command
 
 # Each is a module of backtal_indexing.subcommands.
-SUBCOMMANDS = ("run", "status", "retry", "verify", "compact")
+SUBCOMMANDS = ("run", "status", "retry", "verify", "compact", "search", "stats", "export")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

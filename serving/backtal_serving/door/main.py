@@ -19,13 +19,16 @@ from backtal_serving.door.core import Door
 from backtal_serving.door.grpc_server import GrpcServer
 from backtal_serving.door.http.server import HttpServer
 from backtal_serving.door.settings import DoorSettings
+from backtal_serving.logs import log_as_json
 
 GRACE_SECONDS = 30.0
 
 
 def main() -> int:
     """Run until a signal; the exit code."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    log_as_json(logging.INFO)
+    # It tells of every request, /metrics asks Triton for one each time.
+    logging.getLogger("httpx").setLevel(logging.WARNING)
     settings_file, ready_file = (Path(argument) for argument in sys.argv[1:3])
     try:
         asyncio.run(serve(read_json(DoorSettings, settings_file), ready_file))

@@ -15,6 +15,7 @@ from types import TracebackType
 
 from backtal.errors import Unavailable
 from backtal_serving.door.settings import DoorSettings
+from backtal_serving.metrics.supervision import SupervisionMetrics
 
 POLL_SECONDS = 0.05
 STARTUP_SECONDS = 30.0
@@ -31,8 +32,14 @@ class DoorProcess:
     for what it says at start only.
     """
 
-    def __init__(self, settings: DoorSettings, log_file: Path | None = None) -> None:
+    def __init__(
+        self,
+        settings: DoorSettings,
+        log_file: Path | None = None,
+        supervision: SupervisionMetrics | None = None,
+    ) -> None:
         self.settings = settings
+        self._supervision = supervision or SupervisionMetrics()
         self.process_id: int | None = None
         self._log_file = log_file
         self._folder = tempfile.TemporaryDirectory(prefix="backtal-door-")
@@ -90,7 +97,8 @@ class DoorProcess:
                 return
             if time.monotonic() - started > MAX_BACKOFF_SECONDS:
                 backoff_seconds = MIN_BACKOFF_SECONDS
-            self._stopping.wait(backoff_seconds)
+            if not self._stopping.wait(backoff_seconds):
+                self._supervision.child_restarted("door")
             backoff_seconds = min(2 * backoff_seconds, MAX_BACKOFF_SECONDS)
 
     def _run(self) -> None:

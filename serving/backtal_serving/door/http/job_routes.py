@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import suppress
+from dataclasses import asdict
 from datetime import datetime, timezone
 from typing import Annotated, Any, Literal
 
@@ -14,6 +15,8 @@ from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, Field
 
+from backtal.run_control import Progress
+from backtal.segments import Segment
 from backtal_serving.door.core import Door
 from backtal_serving.door.http.detect_routes import (
     UPLOAD_BODY,
@@ -22,12 +25,19 @@ from backtal_serving.door.http.detect_routes import (
     detection_request,
     source_of,
 )
-from backtal_serving.door.http.formats import Detection, detection_of, tensors_of
+from backtal_serving.door.http.entry import other
+from backtal_serving.door.http.formats import (
+    DetectedSegment,
+    Detection,
+    detection_of,
+    segments_of,
+    tensors_of,
+)
 from backtal_serving.door.http.problems import RESPONSES
 from backtal_serving.door.jobs.runner import JobRunner
 from backtal_serving.door.jobs.store import Job, JobStore
+from backtal_serving.tracing.context import HEADER
 
-ENTRY = "http_jobs"
 # A comment now and then, so that nothing in between takes the connection for dead.
 HEARTBEAT_SECONDS = 15.0
 EVENTS_TYPE = "text/event-stream"
@@ -60,11 +70,13 @@ def make_runner(door: Door, store: JobStore) -> JobRunner:
         query = DetectQuery.model_validate(asked["query"])
         return detection_request(asked["bundle"], query, asked["uri"])
 
-    def progress_of(response: Any) -> tuple[float, float] | None:
-        progress = tensors_of(response).get("progress")
+    def progress_of(response: Any) -> Progress | None:
+        tensors = tensors_of(response)
+        progress = tensors.get("progress")
         if progress is None or progress.size != 2:
             return None
-        return float(progress[0]), float(progress[1])
+        segments = segments_of(tensors) if "segments" in tensors else ()
+        return Progress(float(progress[0]), float(progress[1]), segments)
 
     def result_of(response: Any) -> dict[str, Any]:
         return detection_of(tensors_of(response)).model_dump(exclude_none=True)
@@ -91,7 +103,7 @@ def router(door: Door, store: JobStore, runner: JobRunner) -> APIRouter:
         query: Annotated[DetectQuery, Query()],
         idempotency_key: Annotated[str | None, Header(max_length=256)] = None,
     ) -> JobBody:
-        with door.request(ENTRY, request.headers.get("authorization")) as asked:
+        with other(door, request) as asked:
             bundle = bundle_of(door, asked, query)
             async with source_of(door, request) as (uri, spooled):
                 wanted = {
@@ -102,7 +114,7 @@ def router(door: Door, store: JobStore, runner: JobRunner) -> APIRouter:
                 }
                 job, _ = store.add(
                     asked.caller.name,
-                    wanted,
+                    {**wanted, "traceparent": request.headers.get(HEADER)},
                     _fingerprint(wanted, "" if spooled is None else spooled.sha256),
                     video=None if spooled is None else spooled.path,
                     idempotency_key=idempotency_key,
@@ -113,12 +125,12 @@ def router(door: Door, store: JobStore, runner: JobRunner) -> APIRouter:
 
     @routes.get("/{identifier}", summary="How a job is doing, and its result")
     async def get(request: Request, identifier: str) -> JobBody:
-        with door.request(ENTRY, request.headers.get("authorization")) as asked:
+        with other(door, request) as asked:
             return _body(store.get(identifier, asked.caller.name), runner)
 
     @routes.delete("/{identifier}", summary="Cancel a job")
     async def cancel(request: Request, identifier: str) -> JobBody:
-        with door.request(ENTRY, request.headers.get("authorization")) as asked:
+        with other(door, request) as asked:
             runner.cancel(store.get(identifier, asked.caller.name))
             return _body(store.get(identifier, asked.caller.name), runner)
 
@@ -129,7 +141,7 @@ def router(door: Door, store: JobStore, runner: JobRunner) -> APIRouter:
         responses={200: {"content": {EVENTS_TYPE: {}}, "description": "Events to the job's end."}},
     )
     async def events(request: Request, identifier: str) -> StreamingResponse:
-        with door.request(ENTRY, request.headers.get("authorization")) as asked:
+        with other(door, request) as asked:
             job = store.get(identifier, asked.caller.name)
         return StreamingResponse(
             _events(store, runner, job),
@@ -142,15 +154,19 @@ def router(door: Door, store: JobStore, runner: JobRunner) -> APIRouter:
 
 async def _events(store: JobStore, runner: JobRunner, job: Job) -> AsyncIterator[str]:
     told = None
+    given: set[Segment] = set()
     while not job.has_ended and not runner.is_stopping:
+        feed = runner.feeds.get(job.id)
+        # Taken first: what changes while events are being sent wakes up at once.
+        changed = feed.changed if feed else asyncio.Event()
         body = _body(job, runner)
         if (now := (body.state, body.done_seconds)) != told:
             told = now
             yield _event("progress", body)
-        feed = runner.feeds.get(job.id)
+        for segment in _new(feed.segments if feed else (), given):
+            yield segment
         # A job that is queued has no feed yet.
         seconds = HEARTBEAT_SECONDS if feed else 0.5
-        changed = feed.changed if feed else asyncio.Event()
         with suppress(asyncio.TimeoutError):
             await asyncio.wait_for(changed.wait(), seconds)
         if feed and not changed.is_set():
@@ -159,9 +175,16 @@ async def _events(store: JobStore, runner: JobRunner, job: Job) -> AsyncIterator
     if job.has_ended:
         body = _body(job, runner)
         if body.result is not None:
-            for segment in body.result.segments:
-                yield _event("segment", segment)
+            for segment in _new((Segment(**dict(one)) for one in body.result.segments), given):
+                yield segment
         yield _event("end", body)
+
+
+def _new(segments: Iterable[Segment], given: set[Segment]) -> list[str]:
+    """Events of the segments that were not given yet."""
+    new = [segment for segment in segments if segment not in given]
+    given.update(new)
+    return [_event("segment", DetectedSegment(**asdict(segment))) for segment in new]
 
 
 def _event(name: str, body: BaseModel) -> str:

@@ -14,11 +14,12 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from backtal.errors import InvalidArgument, NotFound, ResourceExhausted, Unavailable
 
 State = Literal["queued", "running", "succeeded", "failed", "cancelled"]
+STATES: tuple[State, ...] = get_args(State)
 ENDED: tuple[State, ...] = ("succeeded", "failed", "cancelled")
 DATABASE_NAME = "jobs.sqlite"
 RETRY_SECONDS = 30.0
@@ -65,7 +66,10 @@ class Job:
 
 
 class JobStore:
-    """The jobs of a folder. Calls take less than a millisecond, a commit's sync aside."""
+    """The jobs of a folder. Calls take less than a millisecond, a commit's sync aside.
+
+    Each raises Unavailable where the database cannot be read or written: its disk may be full.
+    """
 
     def __init__(
         self,
@@ -114,18 +118,21 @@ class JobStore:
         identifier = secrets.token_hex(16)
         if video is not None:
             video.rename(self.video_of(identifier))
-        self._database.execute(
-            "INSERT INTO jobs (id, caller, idempotency_key, fingerprint, request, state, created) "
-            "VALUES (?, ?, ?, ?, ?, 'queued', ?)",
-            (
+        try:
+            self._one(
+                "INSERT INTO jobs "
+                "(id, caller, idempotency_key, fingerprint, request, state, created) "
+                "VALUES (?, ?, ?, ?, ?, 'queued', ?)",
                 identifier,
                 caller,
                 idempotency_key,
                 fingerprint,
                 json.dumps(request),
                 self._now(),
-            ),
-        )
+            )
+        except Unavailable:
+            self.video_of(identifier).unlink(missing_ok=True)
+            raise
         return self.get(identifier, caller), True
 
     def get(self, identifier: str, caller: str) -> Job:
@@ -162,15 +169,17 @@ class JobStore:
 
     def queue_again(self, identifier: str) -> None:
         """Give a running job back: the process is ending."""
-        self._database.execute(
-            "UPDATE jobs SET state = 'queued' WHERE id = ? AND state = 'running'", (identifier,)
-        )
+        self._one("UPDATE jobs SET state = 'queued' WHERE id = ? AND state = 'running'", identifier)
 
     def remove_old(self, kept_seconds: float) -> None:
         """Forget the jobs that ended longer ago."""
-        self._database.execute(
-            "DELETE FROM jobs WHERE ended IS NOT NULL AND ended < ?", (self._now() - kept_seconds,)
-        )
+        old = self._now() - kept_seconds
+        self._one("DELETE FROM jobs WHERE ended IS NOT NULL AND ended < ?", old)
+
+    def count_by_state(self) -> dict[State, int]:
+        """How many jobs are kept, by state."""
+        rows = self._database.execute("SELECT state, count(*) FROM jobs GROUP BY state")
+        return dict.fromkeys(STATES, 0) | dict(rows.fetchall())
 
     def video_of(self, identifier: str) -> Path:
         """Where a job's video lies until its end; the pipeline reads it under this name."""
@@ -209,8 +218,13 @@ class JobStore:
         return _job(row[:-1])
 
     def _one(self, statement: str, *values: Any) -> Any:
-        with closing(self._database.execute(statement, values)) as cursor:
-            return cursor.fetchone()
+        try:
+            with closing(self._database.execute(statement, values)) as cursor:
+                return cursor.fetchone()
+        except sqlite3.OperationalError as error:
+            raise Unavailable(
+                f"the jobs' database cannot be used: {error}", retry_after_seconds=RETRY_SECONDS
+            ) from None
 
     def _remove_strays(self) -> None:
         """Videos whose row was not written any more, or that has ended."""
