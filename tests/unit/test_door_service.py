@@ -13,4 +13,5 @@ def test_requests_in_flight_have_as_long_in_the_door_as_in_triton(tmp_path: Path
     options = ServerOptions(repository=tmp_path, exit_timeout_seconds=600)
     server = behind_door(options, tmp_path, tmp_path / "spool")
     door = door_of(server, DoorSettings(triton_address="", folder=tmp_path))
+    door.stop()
     assert door.settings.exit_timeout_seconds == 600
