@@ -33,8 +33,8 @@ serve: install  ## the service alone, with the demo's repository, until Ctrl-C
 test: install  ## the tests; TESTS="tests/unit -k name" for some of them
 	@$(RUN) -m pytest -m "not long" $(TESTS)
 
-test-long: install  ## soaks, floods, long fuzzing, the whole corpus made anew
-	@$(RUN) -m pytest -m long $(TESTS)
+test-long: install  ## soaks, floods, long fuzzing, the corpus anew; docs/long-tests.md says how it went
+	@$(RUN) -m pytest -m long $(or $(TESTS),--figures docs/long-tests.md)
 
 ablation: install  ## docs/ablation.md, for hours; CORPUS=folder, THUMOS14=folder, JOBS=2
 	@mkdir -p var

@@ -46,6 +46,7 @@ def door_of(
             update={
                 "triton_address": server.grpc_address,
                 "repository": server.options.repository,
+                "report_file": server.report_file,
                 "requests": limits.requests,
                 "video": limits.video,
                 "tracing": server.options.settings.tracing,

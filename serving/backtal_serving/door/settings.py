@@ -69,6 +69,7 @@ class DoorSettings(SettingsFile):
 
     grpc_port, http_port: 0 is a free one; None for HTTP is none. triton_address: the private
     gRPC. folder: the spool and the jobs; its owner's alone. repository: for the bundles' classes.
+    report_file: where the supervisor tells of the bundles' versions.
     requests, video: the server's limits, which the door keeps before Triton has to.
     keys_file: who may come in; without one the door listens on loopback only, to everybody there.
     triton_metrics, supervisor_metrics: the socket and the file that /metrics is gathered from;
@@ -82,6 +83,7 @@ class DoorSettings(SettingsFile):
     triton_address: str
     folder: Path
     repository: Path | None = None
+    report_file: Path | None = None
     keys_file: Path | None = None
     requests: RequestLimits = RequestLimits()
     video: VideoLimits = VideoLimits()
