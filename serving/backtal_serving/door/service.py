@@ -52,6 +52,7 @@ def door_of(
                 "tracing": server.options.settings.tracing,
                 "triton_metrics": server.metrics_socket,
                 "supervisor_metrics": supervision_file(server),
+                "exit_timeout_seconds": server.options.exit_timeout_seconds,
             }
         ),
         log_file,

@@ -74,6 +74,7 @@ class DoorSettings(SettingsFile):
     keys_file: who may come in; without one the door listens on loopback only, to everybody there.
     triton_metrics, supervisor_metrics: the socket and the file that /metrics is gathered from;
     None where there is none. tracing: as the models have it.
+    exit_timeout_seconds: how long requests in flight may take after a stop.
     """
 
     host: str = "127.0.0.1"
@@ -89,6 +90,7 @@ class DoorSettings(SettingsFile):
     triton_metrics: Path | None = None
     supervisor_metrics: Path | None = None
     tracing: TracingSettings | None = None
+    exit_timeout_seconds: float = Field(default=30.0, ge=0)
 
     @field_validator("host")
     @classmethod
