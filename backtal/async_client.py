@@ -11,6 +11,7 @@ from backtal.client_wire import (
     STREAM_SUFFIX,
     DetectionOptions,
     Sources,
+    StreamReader,
     Update,
     bundles_of,
     choose_bundle,
@@ -19,7 +20,6 @@ from backtal.client_wire import (
     request_of,
     translate,
     tritonclient,
-    update_of,
 )
 from backtal.detection import DetectionAnswer
 from backtal.errors import BacktalError, Internal
@@ -89,6 +89,7 @@ class AsyncClient:
         uri: str | None = None,
         features: FeatureSequence | None = None,
         bundle: str | None = None,
+        version: int | None = None,
         options: DetectionOptions | None = None,
         with_cas: bool = False,
         with_features: bool = False,
@@ -96,7 +97,11 @@ class AsyncClient:
     ) -> DetectionAnswer:
         """Find the actions of one video; see `Client.detect`."""
         request = request_of(
-            Sources(video, uri, features), options, with_cas=with_cas, with_features=with_features
+            Sources(video, uri, features),
+            options,
+            version=version,
+            with_cas=with_cas,
+            with_features=with_features,
         )
         name = bundle or await self.default_bundle()
 
@@ -116,6 +121,7 @@ class AsyncClient:
         uri: str | None = None,
         features: FeatureSequence | None = None,
         bundle: str | None = None,
+        version: int | None = None,
         options: DetectionOptions | None = None,
         with_cas: bool = False,
         with_features: bool = False,
@@ -125,6 +131,7 @@ class AsyncClient:
         request = request_of(
             Sources(video, uri, features),
             options,
+            version=version,
             with_cas=with_cas,
             with_features=with_features,
             with_progress=True,
@@ -134,7 +141,7 @@ class AsyncClient:
         async def requests() -> AsyncIterator[dict[str, Any]]:
             yield {"model_name": name + STREAM_SUFFIX, **request}
 
-        update = Update(0.0, 0.0)
+        reader = StreamReader()
         limit = self._timeout_seconds if timeout_seconds is None else timeout_seconds
         with traced_call(self.address, self._headers) as headers:
             responses = self._client.stream_infer(requests(), stream_timeout=limit, headers=headers)
@@ -142,11 +149,10 @@ class AsyncClient:
                 async for result, error in responses:
                     if error is not None:
                         raise translate(error, self.address) from None
-                    update = update_of(result, update)
-                    yield update
+                    yield reader.read(result)
             except self._exception as error:
                 raise translate(error, self.address) from None
-        if update.answer is None:
+        if reader.latest.answer is None:
             raise Internal("the stream ended without an answer")
 
     async def _patiently(

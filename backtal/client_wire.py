@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -77,11 +77,26 @@ class DetectionOptions:
 
 @dataclass(frozen=True)
 class Update:
-    """Where a streamed request is: the seconds done and in all; the answer comes with the last."""
+    """Where a streamed request is: the seconds done and in all; the answer comes with the last.
+
+    segments: those that are final and were in no update before; with the answer the rest of its
+    own. All updates together have every segment of the answer, and more only where the video has
+    more than `max_segments`.
+    """
 
     done_seconds: float
     total_seconds: float
     answer: DetectionAnswer | None = None
+    segments: tuple[Segment, ...] = ()
+
+
+@dataclass(frozen=True)
+class BundleVersion:
+    """A version of a bundle as a server has it; where it is not ready, why."""
+
+    number: int
+    is_ready: bool
+    problem: str = ""
 
 
 @dataclass(frozen=True)
@@ -105,8 +120,9 @@ def request_of(
     with_cas: bool,
     with_features: bool,
     with_progress: bool = False,
+    version: int | None = None,
 ) -> dict[str, Any]:
-    """Inputs, outputs and parameters for `infer` of tritonclient. Raises LimitExceeded."""
+    """What `infer` of tritonclient takes beside the model's name. Raises LimitExceeded."""
     grpc = tritonclient()
     names = ALWAYS + (WITH_CAS if with_cas else ()) + (WITH_FEATURES if with_features else ())
     if with_progress:
@@ -116,21 +132,41 @@ def request_of(
     if features is not None and features.provenance.backbone_sha256:
         parameters["backbone"] = ",".join(features.provenance.backbone_sha256)
     return {
+        # Empty is the newest.
+        "model_version": "" if version is None else str(version),
         "inputs": _inputs(sources),
         "outputs": [grpc.InferRequestedOutput(name) for name in names],
         "parameters": parameters,
     }
 
 
-def update_of(result: Any, known: Update) -> Update:
-    """What a response of a stream adds to what was known."""
-    progress = result.as_numpy("progress")
-    if progress is not None and progress.size == 2:
-        return Update(float(progress[0]), float(progress[1]))
-    if result.as_numpy("segments") is None:
-        return known
-    answer = read_answer(result)
-    return Update(answer.duration_seconds, answer.duration_seconds, answer)
+class StreamReader:
+    """Makes updates of a stream's responses; `latest` is the last of them."""
+
+    def __init__(self) -> None:
+        self.latest = Update(0.0, 0.0)
+        self._given: set[Segment] = set()
+
+    def read(self, result: Any) -> Update:
+        """What a response of the stream tells. Raises Internal where its parts do not fit."""
+        progress = result.as_numpy("progress")
+        if progress is not None and progress.size == 2:
+            done_seconds, total_seconds = map(float, progress)
+            self.latest = Update(done_seconds, total_seconds, segments=self._new(result))
+        elif result.as_numpy("segments") is None:
+            self.latest = replace(self.latest, segments=())
+        else:
+            answer = read_answer(result)
+            seconds = answer.duration_seconds
+            self.latest = Update(seconds, seconds, answer, self._new(result))
+        return self.latest
+
+    def _new(self, result: Any) -> tuple[Segment, ...]:
+        if result.as_numpy("segments") is None:
+            return ()
+        new = tuple(one for one in _read_segments(result) if one not in self._given)
+        self._given.update(new)
+        return new
 
 
 def headers_of(key: str | None) -> dict[str, str]:
@@ -142,6 +178,22 @@ def bundles_of(index: Any) -> tuple[str, ...]:
     """The bundles in an answer to RepositoryIndex."""
     ready = {model.name for model in index.models if model.state == "READY"}
     return tuple(sorted(name for name in ready if name + STREAM_SUFFIX in ready))
+
+
+def versions_of(index: Any, bundle: str) -> tuple[BundleVersion, ...]:
+    """The versions of a bundle in an answer to RepositoryIndex, rising."""
+    found: dict[int, list[Any]] = {}
+    for model in index.models:
+        if model.name in (bundle, bundle + STREAM_SUFFIX) and model.version.isdecimal():
+            found.setdefault(int(model.version), []).append(model)
+    return tuple(
+        BundleVersion(
+            number,
+            is_ready=len(models) == 2 and all(model.state == "READY" for model in models),
+            problem=next((model.reason for model in models if model.reason), ""),
+        )
+        for number, models in sorted(found.items())
+    )
 
 
 def choose_bundle(names: Sequence[str]) -> str:
@@ -222,6 +274,21 @@ def tritonclient() -> Any:
 
 def read_answer(result: Any) -> DetectionAnswer:
     """The answer in a result of tritonclient. Raises Internal where its parts do not fit."""
+    raw = result.as_numpy("provenance")
+    provenance = json.loads(raw.reshape(-1)[0]) if raw is not None and raw.size else {}
+    duration_seconds = float(_tensor(result, "duration").reshape(-1)[0])
+    return DetectionAnswer(
+        segments=_read_segments(result),
+        duration_seconds=duration_seconds,
+        cas=result.as_numpy("cas"),
+        position_seconds=result.as_numpy("position_seconds"),
+        classes=tuple(provenance.get("classes", ())),
+        features=_read_features(result, provenance, duration_seconds),
+        provenance=provenance,
+    )
+
+
+def _read_segments(result: Any) -> tuple[Segment, ...]:
     labels = [label.decode() for label in _tensor(result, "labels").reshape(-1).tolist()]
     spans: Sequence[Sequence[float]] = _tensor(result, "segments").reshape(-1, 2).tolist()
     scores = _tensor(result, "scores").reshape(-1).tolist()
@@ -229,20 +296,9 @@ def read_answer(result: Any) -> DetectionAnswer:
         raise Internal(
             f"the server sent {len(spans)} segments, {len(scores)} scores, {len(labels)} labels"
         )
-    raw = result.as_numpy("provenance")
-    provenance = json.loads(raw.reshape(-1)[0]) if raw is not None and raw.size else {}
-    duration_seconds = float(_tensor(result, "duration").reshape(-1)[0])
-    return DetectionAnswer(
-        segments=tuple(
-            Segment(start_seconds=start, end_seconds=end, label=label, score=score)
-            for (start, end), label, score in zip(spans, labels, scores, strict=True)
-        ),
-        duration_seconds=duration_seconds,
-        cas=result.as_numpy("cas"),
-        position_seconds=result.as_numpy("position_seconds"),
-        classes=tuple(provenance.get("classes", ())),
-        features=_read_features(result, provenance, duration_seconds),
-        provenance=provenance,
+    return tuple(
+        Segment(start_seconds=start, end_seconds=end, label=label, score=score)
+        for (start, end), label, score in zip(spans, labels, scores, strict=True)
     )
 
 

@@ -62,8 +62,8 @@ class DetectionAnswer:
 def provenance(answer: Answer, manifest: Manifest) -> dict[str, Any]:
     """Where an answer came from, as plain data.
 
-    `classes` are the names of the channels of `cas`, `features` what made the features, `video`
-    what the file declares of itself.
+    `classes` are the names of the channels of `cas`, `features` what made the features,
+    `feature_source` where this run had them from, `video` what the file declares of itself.
     """
     description = manifest.description
     background = [BACKGROUND] if description.cas.background else []
@@ -77,6 +77,7 @@ def provenance(answer: Answer, manifest: Manifest) -> dict[str, Any]:
         "video": None if answer.video is None else _declared(answer.video),
         "streams": list(answer.streams),
         "features": answer.feature_provenance.model_dump(mode="json"),
+        "feature_source": answer.feature_source,
         "warnings": list(answer.warnings),
         "stage_seconds": dict(answer.stage_seconds),
     }

@@ -5,7 +5,8 @@
     │   ├── InvalidVideo                               not a video, none inside, damaged, empty
     │   ├── LimitExceeded                              too long, too large, too many pixels
     │   ├── InvalidFile                                features, annotations, manifests, checkpoints
-    │   └── GateFailed                                 a network or bundle further off than allowed
+    │   ├── GateFailed                                 a network or bundle further off than allowed
+    │   └── VersionRefused                             a running service cannot serve it
     ├── NotFound             NOT_FOUND           404   no such model, no such object
     ├── Unauthenticated      UNAUTHENTICATED     401
     ├── PermissionDenied     PERMISSION_DENIED   403   a URI outside the allowed roots
@@ -78,6 +79,10 @@ class InvalidFile(InvalidArgument):
 
 class GateFailed(InvalidArgument):
     """A network or a bundle is further from what it should answer than its gate allows."""
+
+
+class VersionRefused(InvalidArgument):
+    """A running service tried a new version of a bundle, and goes on with the one before."""
 
 
 class NotFound(BacktalError):

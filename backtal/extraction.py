@@ -12,7 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from backtal.clips import ClipAssembler, clip_times
+from backtal.decoded import Decoded
 from backtal.errors import Internal, InvalidArgument
+from backtal.feature_store import FeatureStore, KnownVideos
+from backtal.feature_store.key import feature_key
 from backtal.features import FeatureProvenance, FeatureSequence, FloatArray
 from backtal.flow import joined, pieces
 from backtal.manifest import ClipPlan, FeatureManifest, Manifest
@@ -24,11 +27,13 @@ from backtal.video import (
     RESIZER,
     DecoderName,
     RangeReader,
+    Source,
     Video,
     VideoDescription,
     VideoLimits,
     open_video,
 )
+from backtal.video.source import open_source
 
 if TYPE_CHECKING:
     from backtal.video.sandbox import DecoderPool
@@ -38,29 +43,26 @@ WINDOW_FRAMES = 64
 FIELDS_PER_CALL = 4
 
 
-@dataclass(frozen=True)
-class Decoded:
-    """What decoding found, of the video that `video` describes."""
-
-    duration_seconds: float
-    num_frames: int
-    warnings: tuple[str, ...]
-    video: VideoDescription
-
-
 @dataclass(frozen=True, eq=False)
 class Extracted:
-    """The features of a video, and what decoding found; None for features that were given."""
+    """The features of a video, and what decoding found; None for features that were given.
+
+    are_known: they were stored, and nothing was decoded this time.
+    """
 
     features: FeatureSequence
     warnings: tuple[str, ...] = ()
     video: VideoDescription | None = None
+    are_known: bool = False
 
 
 class FeatureExtractor:
-    """The first half of a bundle's pipeline. It keeps nothing between videos.
+    """The first half of a bundle's pipeline. It keeps nothing between videos but in `store`.
 
-    Videos are decoded in the children of `pool`, without one in this process.
+    Videos are decoded in the children of `pool`, without one in this process. With a `store`,
+    those that were decoded whole before are not decoded again.
+
+    Raises InvalidArgument for a store with another decoder than pyav.
     """
 
     def __init__(
@@ -70,13 +72,17 @@ class FeatureExtractor:
         limits: VideoLimits,
         decoder: DecoderName = "pyav",
         pool: DecoderPool | None = None,
+        store: FeatureStore | None = None,
     ) -> None:
+        if store is not None and decoder != "pyav":
+            raise InvalidArgument(f"decoder is {decoder!r}, a feature store takes 'pyav' alone")
         self._manifest = manifest
         self._description = manifest.description
         self._stages = stages
         self._limits = limits
         self._decoder: DecoderName = decoder
         self._pool = pool
+        self._known = None if store is None else KnownVideos(store, self._key)
 
     @property
     def streams(self) -> tuple[str, ...]:
@@ -117,7 +123,7 @@ class FeatureExtractor:
             streams=self.streams,
             provenance=self.provenance,
         )
-        return Extracted(features, decoded.warnings, decoded.video)
+        return Extracted(features, decoded.warnings, decoded.video, decoded.is_known)
 
     def pass_on(
         self,
@@ -136,14 +142,38 @@ class FeatureExtractor:
         """
         self._check_streams()
         control = control or RunControl()
+        if self._known is None:
+            decoded = self._decode(source, take, allow_partial, control)
+        else:
+            opened = open_source(source, self._limits)
+            decoded = self._known.pass_on(
+                opened,
+                take,
+                lambda take, keep: self._decode(opened, take, allow_partial, control, keep),
+                allow_partial=allow_partial,
+                control=control,
+            )
+        control.on_progress(Progress(decoded.duration_seconds, decoded.duration_seconds))
+        return decoded
+
+    def _decode(
+        self,
+        source: Path | bytes | RangeReader | Source,
+        take: Callable[[FloatArray], None],
+        allow_partial: bool,
+        control: RunControl,
+        before_close: Callable[[Decoded], None] = lambda _: None,
+    ) -> Decoded:
         with closing(
             open_video(source, self._limits, decoder=self._decoder, pool=self._pool)
         ) as video:
             self._pass_on(video, take, allow_partial, control)
             report = video.report
-            about = video.description
-        control.on_progress(Progress(report.duration_seconds, report.duration_seconds))
-        return Decoded(report.duration_seconds, report.num_frames, report.warnings, about)
+            decoded = Decoded(
+                report.duration_seconds, report.num_frames, report.warnings, video.description
+            )
+            before_close(decoded)
+        return decoded
 
     def _pass_on(
         self,
@@ -168,6 +198,9 @@ class FeatureExtractor:
                 spent = StageTime(batches.started, batches.ended, batches.busy_seconds)
                 control.add("decode", spent)
         control.check_cancelled()
+
+    def _key(self, content: str) -> str:
+        return feature_key(content, self._manifest, self.provenance, self._limits)
 
     def _features(self, samples: NDArray[np.uint8], control: RunControl) -> FloatArray:
         """Features [D, n] of samples [n, frames_taken, H, W, 3], one stream below the other."""

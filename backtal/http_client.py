@@ -65,6 +65,7 @@ class HttpClient:
         video: Path,
         *,
         bundle: str | None = None,
+        version: int | None = None,
         options: DetectionOptions | None = None,
         with_cas: bool = False,
     ) -> DetectionAnswer:
@@ -72,7 +73,7 @@ class HttpClient:
 
         Raises NotFound for a file that is not there, and the kinds of `backtal.errors`.
         """
-        query = http_wire.query_of(bundle, options, with_cas)
+        query = http_wire.query_of(bundle, options, with_cas, version)
         patience = Patience(self._retries, self._timeout_seconds)
         while True:
             request = http_wire.request_for(video, query, patience.left_seconds)
@@ -132,11 +133,12 @@ class AsyncHttpClient:
         video: Path,
         *,
         bundle: str | None = None,
+        version: int | None = None,
         options: DetectionOptions | None = None,
         with_cas: bool = False,
     ) -> DetectionAnswer:
         """Find the actions of a file; see `HttpClient.detect`."""
-        query = http_wire.query_of(bundle, options, with_cas)
+        query = http_wire.query_of(bundle, options, with_cas, version)
         patience = Patience(self._retries, self._timeout_seconds)
         while True:
             request = http_wire.request_for(video, query, patience.left_seconds)

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from contextlib import closing, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from backtal.cas_chunks import chunked_cas
 from backtal.errors import Internal, InvalidArgument
 from backtal.extraction import CLIPS_PER_BATCH, Extracted, FeatureExtractor
+from backtal.feature_store import FeatureStore
 from backtal.features import (
     FeatureProvenance,
     FeatureSequence,
@@ -54,6 +55,7 @@ __all__ = [
 ]
 
 Kept = Literal["cas", "features"]
+FeatureSource = Literal["video", "request", "store"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,6 +101,7 @@ class Answer:
     streams, feature_provenance: which features, and what made them.
     video: what the file declares; None for features. stage_seconds: time spent by stage; decoding
     runs beside the features, so that the sum may exceed the total.
+    feature_source: where this run had its features from.
     """
 
     segments: tuple[Segment, ...]
@@ -114,13 +117,14 @@ class Answer:
     stage_seconds: dict[str, float]
     bundle_name: str
     bundle_sha256: str
+    feature_source: FeatureSource = "video"
 
 
 class Pipeline:
-    """A bundle's pipeline. It keeps nothing between runs; runs may go side by side.
+    """A bundle's pipeline. It keeps nothing between runs but in `store`; runs may go side by side.
 
     Videos are decoded in the children of `pool`; without one in this process, which is for files
-    that are trusted.
+    that are trusted. With a `store`, a video that was decoded before is answered from its features.
     """
 
     def __init__(
@@ -130,13 +134,14 @@ class Pipeline:
         limits: VideoLimits | None = None,
         decoder: DecoderName = "pyav",
         pool: DecoderPool | None = None,
+        store: FeatureStore | None = None,
     ) -> None:
         self._manifest = manifest
         self._description = manifest.description
         self._bundle_sha256 = manifest.sha256
         self._stages = stages
         self._limits = limits or VideoLimits()
-        self._extractor = FeatureExtractor(manifest, stages, self._limits, decoder, pool)
+        self._extractor = FeatureExtractor(manifest, stages, self._limits, decoder, pool, store)
 
     def run(
         self,
@@ -151,6 +156,9 @@ class Pipeline:
         """Answer `request`; `keep` says what of the large parts of an answer is wanted.
 
         `stages` is filled with the time of each stage as the run goes on, to its end or its error.
+        `on_progress` gets segments as they become final, each once, where the bundle has windows
+        and the features are not wanted. What it gets is in the answer, unless the video has more
+        than `max_segments`: those are then the surest of them.
 
         Raises Cancelled within one batch of clips of `is_cancelled` turning true, and
         DeadlineExceeded as soon after `max_seconds`; Unavailable for a decoder; NotFound,
@@ -178,11 +186,15 @@ class Pipeline:
             stream = SegmentStream(
                 self._manifest, self._stages, choice, control, keep_cas="cas" in keep
             )
+
+            def tell(progress: Progress) -> None:
+                control.on_progress(replace(progress, segments=stream.take_final()))
+
             decoded = self._extractor.pass_on(
                 _source(request),
                 stream.take,
                 allow_partial=request.allow_partial,
-                control=control,
+                control=replace(control, on_progress=tell),
             )
             segments = stream.finish(decoded.duration_seconds)
         seconds = self._description.grid.position_seconds
@@ -200,6 +212,7 @@ class Pipeline:
             stage_seconds=control.stage_seconds,
             bundle_name=self._description.name,
             bundle_sha256=self._bundle_sha256,
+            feature_source="store" if decoded.is_known else "video",
         )
 
     def _whole(self, request: Request, control: RunControl, keep: Collection[Kept]) -> Answer:
@@ -225,6 +238,7 @@ class Pipeline:
             stage_seconds=control.stage_seconds,
             bundle_name=self._description.name,
             bundle_sha256=self._bundle_sha256,
+            feature_source=_feature_source(request, extracted),
         )
 
     def _extract(self, request: Request, control: RunControl) -> Extracted:
@@ -286,6 +300,12 @@ class Pipeline:
                 f"features are of the backbone {','.join(made_by)}, bundle {description.name} "
                 f"takes those of {','.join(expected)}"
             )
+
+
+def _feature_source(request: Request, extracted: Extracted) -> FeatureSource:
+    if request.features is not None:
+        return "request"
+    return "store" if extracted.are_known else "video"
 
 
 def _source(request: Request) -> bytes | Path | RangeReader:

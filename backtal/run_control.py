@@ -8,14 +8,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from backtal.errors import Cancelled, DeadlineExceeded
+from backtal.segments import Segment
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far into the video a run is."""
+    """How far into the video a run is, and the segments that became final since the last word."""
 
     done_seconds: float
     total_seconds: float
+    segments: tuple[Segment, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from backtal.cas_chunks import CasChunks
+from backtal.cas_chunks import CAS_CHUNK_POSITIONS, CasChunks
 from backtal.errors import Internal
 from backtal.features import FloatArray
 from backtal.grid import GridSampler
@@ -13,6 +13,9 @@ from backtal.manifest import Manifest
 from backtal.run_control import RunControl
 from backtal.segments import Segment
 from backtal.stages import CasOutput, Stages
+
+# Each chunk computes its halo too, and is a call to the network.
+SHORTEST_CHUNK_POSITIONS = 64
 
 
 class SegmentStream:
@@ -35,8 +38,15 @@ class SegmentStream:
         self._manifest = manifest
         self._control = control
         self._sampler = GridSampler(description.clip_plan, description.grid.position_seconds)
+        # No longer than a window: segments become final as windows do.
+        chunk_positions = max(
+            SHORTEST_CHUNK_POSITIONS, min(CAS_CHUNK_POSITIONS, description.grid.window_positions)
+        )
         self._chunks = CasChunks(
-            stages, description.cas.halo_positions, before_chunk=control.check_cancelled
+            stages,
+            description.cas.halo_positions,
+            chunk_positions,
+            before_chunk=control.check_cancelled,
         )
         self._localizer = WindowedLocalizer(description, choice)
         self._keep_cas = keep_cas
@@ -52,6 +62,10 @@ class SegmentStream:
         with self._control.measure("cas"):
             outputs = list(self._chunks.push(self._sampler.push(values)))
         self._localize(outputs)
+
+    def take_final(self) -> tuple[Segment, ...]:
+        """See `WindowedLocalizer.take_final`."""
+        return self._localizer.take_final()
 
     def finish(self, duration_seconds: float) -> tuple[Segment, ...]:
         """The segments by falling score."""

@@ -28,6 +28,7 @@ class Site:
     requests: list[tuple[str, str]] = field(default_factory=list)
     serves_ranges: bool = True
     drips_seconds: float = 0.0
+    weak_etags: bool = False
 
     def url(self, path: str) -> str:
         return f"https://{self.host}:{self.port}{path}"
@@ -59,7 +60,8 @@ def https_site(folder: Path, host: str = "127.0.0.1", names: str = "127.0.0.1") 
                 self._send_object(site.objects[path])
 
         def _send_object(self, data: bytes) -> None:
-            etag = {"ETag": f'"{hash(data)}"'}
+            weak = "W/" if site.weak_etags else ""
+            etag = {"ETag": f'{weak}"{hash(data)}"'}
             asked = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
             if not asked or not site.serves_ranges:
                 self._send(200, data, etag)

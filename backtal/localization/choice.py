@@ -64,8 +64,17 @@ class Choice:
         settings: LocalizationSettings,
         duration_seconds: float,
     ) -> tuple[Segment, ...]:
-        """Cut to the video, calibrate, leave out what was not asked for, sort by falling score."""
-        chosen = [
+        """Cut to the video, calibrate, leave out what was not asked for; the surest by score."""
+        return surest(self.narrow(segments, settings, duration_seconds), settings.max_segments)
+
+    def narrow(
+        self,
+        segments: Iterable[Segment],
+        settings: LocalizationSettings,
+        duration_seconds: float,
+    ) -> list[Segment]:
+        """Cut to the video, calibrate, leave out what was not asked for."""
+        return [
             cut
             for segment in segments
             if (cut := _cut(_calibrated(segment, settings), duration_seconds)) is not None
@@ -73,8 +82,14 @@ class Choice:
             and (self.score_threshold is None or cut.score >= self.score_threshold)
             and self.wants(cut.label)
         ]
-        chosen.sort(key=lambda one: (-one.score, one.start_seconds, one.end_seconds, one.label))
-        return tuple(chosen[: settings.max_segments])
+
+
+def surest(segments: Iterable[Segment], max_segments: int) -> tuple[Segment, ...]:
+    """At most `max_segments` of them, by falling score, then by time."""
+    ordered = sorted(
+        segments, key=lambda one: (-one.score, one.start_seconds, one.end_seconds, one.label)
+    )
+    return tuple(ordered[:max_segments])
 
 
 def nearest(name: str, known: Sequence[str]) -> str:

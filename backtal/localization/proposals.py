@@ -6,6 +6,7 @@ its middle, p + 0.5.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,6 +25,25 @@ class Proposals:
     start_position: Doubles
     end_position: Doubles
     score: Doubles
+
+    @classmethod
+    def joined(cls, parts: Sequence[Proposals]) -> Proposals:
+        """One after another."""
+        return cls(
+            np.concatenate([part.class_index for part in parts]),
+            np.concatenate([part.start_position for part in parts]),
+            np.concatenate([part.end_position for part in parts]),
+            np.concatenate([part.score for part in parts]),
+        )
+
+    def select(self, which: NDArray[np.bool_]) -> Proposals:
+        """Those that a mask [P] names."""
+        return Proposals(
+            self.class_index[which],
+            self.start_position[which],
+            self.end_position[which],
+            self.score[which],
+        )
 
 
 def crossings(

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from backtal.errors import InvalidArgument
-from backtal.localization.choice import Choice
+from backtal.localization.choice import Choice, surest
+from backtal.localization.finality import Frontier, lowest_levels, settled
 from backtal.localization.inputs import check_duration, checked_rows
 from backtal.localization.joining import Followed, decide
 from backtal.localization.nms import suppress, suppress_softly
@@ -39,8 +40,8 @@ class WindowedLocalizer:
 
     Push the raw CAS in pieces of any size, then finish. How it was cut into pieces does not
     change the answer. Windows of T positions, each T // 2 after the one before, are scored as
-    soon as they are complete. The setting `argmax_fallback` keeps the whole CAS for as long as no
-    class passes.
+    soon as they are complete; what no later one can change is given by `take_final`. The setting
+    `argmax_fallback` keeps the whole CAS for as long as no class passes.
     """
 
     def __init__(self, description: BundleDescription, choice: Choice | None = None) -> None:
@@ -62,6 +63,10 @@ class WindowedLocalizer:
         self._any_passes = False
         self._followed: list[Followed] = []
         self._proposals: list[Proposals] = []
+        self._levels = lowest_levels(self._settings, description.cas.kind)
+        # The surest of what is final, and what of it was not given out yet.
+        self._final: tuple[Segment, ...] = ()
+        self._new: list[Segment] = []
 
     @property
     def _num_rows(self) -> int:
@@ -91,7 +96,19 @@ class WindowedLocalizer:
         while self._num_positions > self._next_start + self._window_positions:
             self._take_window(self._next_start + self._window_positions, is_last=False)
             self._next_start += self._window_positions // 2
-        self._forget()
+            self._settle()
+            self._forget()
+
+    def take_final(self) -> tuple[Segment, ...]:
+        """What became final since the last call, by falling score; each segment is given once.
+
+        The answer is what was given, with what `finish` finds, or of that the `max_segments`
+        surest: what so many others already surpass is not given.
+        """
+        kept = set(self._final)
+        given = [segment for segment in self._new if segment in kept]
+        self._new = []
+        return surest(given, len(given))
 
     def finish(self, duration_seconds: float) -> tuple[Segment, ...]:
         """The segments by falling score, cut to [0, duration_seconds].
@@ -102,7 +119,9 @@ class WindowedLocalizer:
         if not self._num_positions:
             raise InvalidArgument("the CAS has no positions")
         self._take_window(self._num_positions, is_last=True)
-        return self._answer(duration_seconds)
+        rest = self._segments(Proposals.joined(self._proposals), duration_seconds)
+        narrowed = self._choice.narrow(rest, self._settings, duration_seconds)
+        return surest([*self._final, *narrowed], self._settings.max_segments)
 
     def _take_window(self, end: int, *, is_last: bool) -> None:
         start = self._next_start
@@ -152,29 +171,56 @@ class WindowedLocalizer:
             self._rows = self._rows[:, oldest - self._rows_start :].copy()
             self._rows_start = oldest
 
-    def _answer(self, duration_seconds: float) -> tuple[Segment, ...]:
-        position = np.stack(
-            [
-                np.concatenate([part.start_position for part in self._proposals]),
-                np.concatenate([part.end_position for part in self._proposals]),
-            ],
-            axis=1,
+    def _settle(self) -> None:
+        """Take out the proposals that no later position can change."""
+        if self._before is None:
+            return
+        waiting = Proposals.joined(self._proposals)
+        self._proposals = [waiting]
+        frontier = Frontier(
+            self._rows,
+            self._rows_start,
+            last=self._before,
+            followed=self._followed,
+            following=self._next_start,
+            reach=HISTORY_WINDOWS * self._window_positions,
+            levels=self._levels,
+            has_magnitude=self._scorer.has_magnitude,
         )
+        seconds = self._description.grid.position_seconds
+        is_final = np.zeros(waiting.score.size, dtype=np.bool_)
+        for index in np.unique(waiting.class_index):
+            mine = np.flatnonzero(waiting.class_index == index)
+            is_final[mine] = settled(
+                waiting.start_position[mine] * seconds,
+                waiting.end_position[mine] * seconds + self._settings.nms_added_seconds,
+                frontier.of(int(index)) * seconds,
+            )
+        if is_final.any():
+            self._proposals = [waiting.select(~is_final)]
+            found = self._segments(waiting.select(is_final), math.inf)
+            new = self._choice.narrow(found, self._settings, math.inf)
+            self._final = surest([*self._final, *new], self._settings.max_segments)
+            self._new += new
+
+    def _segments(self, proposals: Proposals, duration_seconds: float) -> list[Segment]:
+        """What stays of the proposals of each class."""
+        position = np.stack([proposals.start_position, proposals.end_position], axis=1)
         seconds = np.minimum(position * self._description.grid.position_seconds, duration_seconds)
-        # The grid is rounded to whole positions, so its end may fall short of the video's.
-        seconds[position[:, 1] >= self._num_positions, 1] = duration_seconds
-        score = np.concatenate([part.score for part in self._proposals])
-        class_index = np.concatenate([part.class_index for part in self._proposals])
+        if math.isfinite(duration_seconds):
+            # The grid is rounded to whole positions, so its end may fall short of the video's.
+            seconds[position[:, 1] >= self._num_positions, 1] = duration_seconds
         segments: list[Segment] = []
-        for index in np.unique(class_index):
-            mine = np.flatnonzero((class_index == index) & (seconds[:, 1] > seconds[:, 0]))
-            kept, scores = self._suppress(seconds[mine], score[mine])
+        for index in np.unique(proposals.class_index):
+            is_mine = proposals.class_index == index
+            mine = np.flatnonzero(is_mine & (seconds[:, 1] > seconds[:, 0]))
+            kept, scores = self._suppress(seconds[mine], proposals.score[mine])
             label = self._description.classes[index]
             for (start, end), one in zip(
                 seconds[mine[kept]].tolist(), scores.tolist(), strict=True
             ):
                 segments.append(Segment(start, end, label, one))
-        return self._choice.answer(segments, self._settings, duration_seconds)
+        return segments
 
     def _suppress(self, seconds: Doubles, score: Doubles) -> tuple[Indices, Doubles]:
         """Which of one class's proposals stay, and their scores then."""

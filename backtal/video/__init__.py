@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from backtal.errors import InvalidArgument
 from backtal.video.limits import VideoLimits
 from backtal.video.scaling import RESIZER
-from backtal.video.source import RangeReader, open_source
+from backtal.video.source import RangeReader, Source, open_source
 from backtal.video.window import DecodeReport, Video, VideoDescription, Window
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ __all__ = [
     "DecodeReport",
     "DecoderName",
     "RangeReader",
+    "Source",
     "Video",
     "VideoDescription",
     "VideoLimits",
@@ -30,14 +31,15 @@ __all__ = [
 
 
 def open_video(
-    source: Path | bytes | RangeReader,
+    source: Path | bytes | RangeReader | Source,
     limits: VideoLimits | None = None,
     *,
     decoder: DecoderName = "pyav",
     threads: int | None = None,
     pool: DecoderPool | None = None,
 ) -> Video:
-    """Open a file, the bytes of one, or a remote object. Close it when done.
+    """Open a file, the bytes of one, a remote object, or one of these that is a `Source` already.
+    Close it when done.
 
     With a `pool` the bytes are opened in one of its children and nowhere else: so it must be for
     what is not trusted. `decord`, an extra, gives the same pixels; it is for local files that are
@@ -49,12 +51,12 @@ def open_video(
     limits = limits or VideoLimits()
     if decoder not in ("pyav", "decord"):
         raise InvalidArgument(f"decoder is {decoder!r}, allowed are 'pyav' and 'decord'")
-    opened = open_source(source, limits)
+    opened = source if isinstance(source, Source) else open_source(source, limits)
     try:
         # Imported here: `import backtal` must not load a decoder.
         if decoder == "decord":
             if not isinstance(source, Path):
-                raise InvalidArgument("decord reads files that are trusted, not bytes: use pyav")
+                raise InvalidArgument("decord reads files that are trusted, by path: use pyav")
             from backtal.video.decord import DecordVideo
 
             return DecordVideo(opened, source, limits, threads)

@@ -19,10 +19,15 @@ from backtal.video.limits import VideoLimits
 
 
 class RangeReader(Protocol):
-    """A remote object that is read by parts; `name` is for messages."""
+    """A remote object that is read by parts; `name` is for messages.
+
+    version: tells its content from any other, by its place and what its store says of it; None
+    where that says too little.
+    """
 
     name: str
     num_bytes: int
+    version: str | None
 
     def read_at(self, offset: int, num_bytes: int) -> bytes:
         """`num_bytes` from `offset` on, fewer at the end only. Raises BacktalError."""

@@ -29,6 +29,7 @@ from backtal.errors import (
     from_triton,
     to_wire,
 )
+from backtal.feature_store import FeatureStore
 from backtal.flow import plan_flow_fields
 from backtal.manifest import MANIFEST_NAME, Manifest
 from backtal.pipeline import Answer, CasOutput, Pipeline, Progress, Request
@@ -98,8 +99,13 @@ class TritonPythonModel:
         self._tracer = make_tracer(self._settings.tracing, "pipeline")
         bundle = self._manifest.description.name
         self._metrics = TritonMetrics(bundle) if self._settings.metrics else None
+        kept = self._settings.feature_store
         self._pipeline = Pipeline(
-            self._manifest, InnerModels(self._manifest), limits.video, pool=self._pool
+            self._manifest,
+            InnerModels(self._manifest),
+            limits.video,
+            pool=self._pool,
+            store=None if kept is None else FeatureStore(kept),
         )
         self._decoupled = pb_utils.using_decoupled_model_transaction_policy(config)
 
@@ -131,7 +137,7 @@ class TritonPythonModel:
 
         def send_progress(progress: Progress) -> None:
             if "progress" in requested and not request.is_cancelled():
-                sender.send(_response(wire.encode_progress(progress)))
+                sender.send(_response(wire.encode_progress(progress, requested)))
 
         try:
             answer = self._run(request, send_progress)

@@ -38,6 +38,7 @@ class RequestLog:
             "num_frames_decoded": answer.num_frames_decoded,
             "num_segments": len(answer.segments),
             "warnings": answer.warnings,
+            "feature_source": answer.feature_source,
             "stage_seconds": {name: round(s, 4) for name, s in answer.stage_seconds.items()},
         }
 

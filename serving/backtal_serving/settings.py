@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from backtal.errors import InvalidFile
+from backtal.feature_store import FeatureStoreSettings
 from backtal.settings import Settings, parse
 from backtal_serving.limits import Limits
 from backtal_serving.tracing.tracer import TracingSettings
@@ -23,7 +24,7 @@ class ServingSettings(Settings):
     `limits` all that is bounded. `metrics`: whether the models count. `tracing`: where spans go,
     None for none. `state_folder` is the supervisor's, by which it waits for requests in flight.
     `spool_folder` is the front door's, for videos that it hands over by name; None where there is
-    no door.
+    no door. `feature_store` is None for none.
     """
 
     allowed_roots: tuple[Path, ...] = ()
@@ -33,6 +34,7 @@ class ServingSettings(Settings):
     tracing: TracingSettings | None = None
     state_folder: Path | None = None
     spool_folder: Path | None = None
+    feature_store: FeatureStoreSettings | None = None
 
     def to_environment(self) -> dict[str, str]:
         """The variable from which `from_environment` reads these settings again."""

@@ -22,6 +22,7 @@ from backtal.features import FeatureProvenance, FeatureSequence
 from backtal.localization.choice import nearest
 from backtal.manifest import BundleDescription, Manifest
 from backtal.pipeline import Answer, Kept, Progress, Request
+from backtal.segments import Segment
 from backtal_serving.uris import RemoteAccess, resolve
 
 SOURCES = ("video", "uri", "features")
@@ -95,13 +96,9 @@ def encode(
     answer: Answer, manifest: Manifest, requested: Collection[str]
 ) -> dict[str, NDArray[Any]]:
     """The output tensors of `answer` that are `requested`, by name."""
-    segments = answer.segments
-    spans = [(segment.start_seconds, segment.end_seconds) for segment in segments]
     features = answer.features
     tensors: dict[str, NDArray[Any]] = {
-        "segments": np.array(spans, np.float32).reshape(-1, 2),
-        "scores": np.array([segment.score for segment in segments], np.float32),
-        "labels": np.array([segment.label.encode() for segment in segments], np.object_),
+        **_segment_tensors(answer.segments),
         "duration": np.array([answer.duration_seconds], np.float32),
     }
     if answer.cas is not None:
@@ -120,10 +117,22 @@ def encode(
     }
 
 
-def encode_progress(progress: Progress) -> dict[str, NDArray[Any]]:
-    """The output tensor of a progress message: seconds done and in all."""
+def encode_progress(progress: Progress, requested: Collection[str]) -> dict[str, NDArray[Any]]:
+    """The tensors of a progress message: seconds done and in all, and segments that are final."""
     values = [progress.done_seconds, progress.total_seconds]
-    return {"progress": np.array(values, np.float32)}
+    tensors: dict[str, NDArray[Any]] = {"progress": np.array(values, np.float32)}
+    if progress.segments:
+        tensors |= _segment_tensors(progress.segments)
+    return {name: values for name, values in tensors.items() if name in requested}
+
+
+def _segment_tensors(segments: Sequence[Segment]) -> dict[str, NDArray[Any]]:
+    spans = [(segment.start_seconds, segment.end_seconds) for segment in segments]
+    return {
+        "segments": np.array(spans, np.float32).reshape(-1, 2),
+        "scores": np.array([segment.score for segment in segments], np.float32),
+        "labels": np.array([segment.label.encode() for segment in segments], np.object_),
+    }
 
 
 def check_parameter_names(parameters: Parameters) -> None:

@@ -33,6 +33,7 @@ class Bytes:
 
     data: bytes
     name: str = "object"
+    version: str | None = None
     asked: list[tuple[int, int]] = field(default_factory=list)
 
     @property

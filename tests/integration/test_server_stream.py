@@ -90,6 +90,32 @@ def test_progress_comes_before_the_answer(stream: Stream, client: Any, video: by
             np.testing.assert_array_equal(result.as_numpy(name), alone.as_numpy(name), name)
 
 
+def test_what_is_final_comes_with_progress(stream: Stream, video: bytes) -> None:
+    """And only where both are asked for: who wants progress alone gets that alone."""
+    long_video = moving_colours(60.0)
+    names = ("progress", "segments", "scores", "labels")
+    # Of more, the answer would be the surest.
+    stream.send([tensor("video", long_video)], names, max_segments=1000)
+    early: set[tuple[Any, ...]] = set()
+    while (result := stream.next()).as_numpy("progress") is not None:
+        if (spans := result.as_numpy("segments")) is not None:
+            new = rows_of(result)
+            assert len(new) == len(spans) > 0
+            assert not early & new
+            early |= new
+    assert early
+    assert early <= rows_of(result)
+    stream.send([tensor("video", video)], ("progress",))
+    while (response := stream.next().get_response()).outputs:
+        assert [output.name for output in response.outputs] == ["progress"]
+
+
+def rows_of(result: Any) -> set[tuple[Any, ...]]:
+    names = ("segments", "scores", "labels")
+    spans, scores, labels = (result.as_numpy(name).tolist() for name in names)
+    return {(*span, *rest) for span, *rest in zip(spans, scores, labels, strict=True)}
+
+
 def test_the_answer_is_the_last_response(stream: Stream, video: bytes) -> None:
     stream.send([tensor("video", video)], ("progress", "segments"))
     _, result = stream.until_answer()

@@ -77,6 +77,23 @@ def test_an_object_is_read_by_its_parts(site: Site) -> None:
     assert site.requests[1][1] == "bytes=300000-300999"
 
 
+def test_its_version_names_its_content(site: Site) -> None:
+    def version(uri: str) -> str | None:
+        with closing(open_object(site.url(uri), access(site))) as opened:
+            return opened.version
+
+    first = version("/videos/a.mp4")
+    assert first is not None
+    assert version("/videos/a.mp4") == first
+    # A query may choose another object.
+    assert version("/videos/a.mp4?id=2") != first
+    site.objects["/videos/a.mp4"] = bytes(1 << 20)
+    assert version("/videos/a.mp4") != first
+    # The same for what is about the same: a promise too weak.
+    site.weak_etags = True
+    assert version("/videos/a.mp4") is None
+
+
 def test_a_child_decodes_a_remote_video_and_asks_for_no_more_than_it_needs(site: Site) -> None:
     video = moving_colours(30.0)
     # Its index is in front; what lies behind its frames is of no use.

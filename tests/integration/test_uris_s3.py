@@ -23,20 +23,24 @@ REGION = "us-east-1"
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectStore]:
-    from obstore.store import S3Store
-
     with object_store(tmp_path_factory.mktemp("store")) as started:
-        bucket = S3Store(
-            "videos",
-            endpoint=started.endpoint,
-            region=REGION,
-            access_key_id=ACCESS_KEY,
-            secret_access_key=SECRET_KEY,
-            client_options={"allow_http": True},
-        )
+        bucket = bucket_of(started)
         for key in ("public/a video.mp4", "private/b.mp4"):
             obstore.put(bucket, key, DATA)
         yield started
+
+
+def bucket_of(store: ObjectStore) -> Any:
+    from obstore.store import S3Store
+
+    return S3Store(
+        "videos",
+        endpoint=store.endpoint,
+        region=REGION,
+        access_key_id=ACCESS_KEY,
+        secret_access_key=SECRET_KEY,
+        client_options={"allow_http": True},
+    )
 
 
 @pytest.fixture
@@ -64,6 +68,18 @@ def test_an_object_is_read_by_its_parts(open_object: Any) -> None:
         assert opened.num_bytes == len(DATA)
         for offset, length in ((0, 10), (300_000, 1000), (len(DATA) - 5, 100)):
             assert opened.read_at(offset, length) == DATA[offset : offset + length]
+
+
+def test_its_version_names_its_content(store: ObjectStore, open_object: Any) -> None:
+    first = open_object("s3://videos/public/a video.mp4").version
+    assert first is not None
+    assert open_object("s3://videos/public/a video.mp4").version == first
+    bucket = bucket_of(store)
+    obstore.put(bucket, "public/changing.mp4", DATA)
+    before = open_object("s3://videos/public/changing.mp4").version
+    assert before != first
+    obstore.put(bucket, "public/changing.mp4", DATA[::-1])
+    assert open_object("s3://videos/public/changing.mp4").version != before
 
 
 @pytest.mark.parametrize(

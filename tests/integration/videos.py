@@ -64,3 +64,21 @@ def without_frames(video: bytes) -> bytes:
     """The file with its declared frames, and nothing but zeros where they should be."""
     start = video.index(b"mdat") + 4
     return video[:start] + bytes(len(video) - start)
+
+
+def repeated(data: bytes, times: int) -> bytes:
+    """The packets of a file of `moving_colours`, one recording after another."""
+    output = io.BytesIO()
+    with av.open(io.BytesIO(data)) as source, av.open(output, "w", format="mp4") as target:
+        packets = [packet for packet in source.demux(video=0) if packet.dts is not None]
+        stream = target.add_stream_from_template(source.streams.video[0])
+        length = sum(packet.duration or 0 for packet in packets)
+        for turn in range(times):
+            for packet in packets:
+                moved = av.Packet(bytes(packet))
+                moved.time_base, moved.stream = packet.time_base, stream
+                moved.pts = (packet.pts or 0) + turn * length
+                moved.dts = (packet.dts or 0) + turn * length
+                moved.duration, moved.is_keyframe = packet.duration, packet.is_keyframe
+                target.mux(moved)
+    return output.getvalue()

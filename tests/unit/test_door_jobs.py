@@ -102,3 +102,22 @@ def test_results_are_forgotten_after_their_time(tmp_path: Path) -> None:
     store.remove_old(100.0)
     with pytest.raises(NotFound):
         store.get(job.id, "ann")
+
+
+def test_a_database_that_cannot_be_written_refuses_and_keeps_nothing(tmp_path: Path) -> None:
+    store = make(tmp_path)
+    job, _ = store.add("ann", {"n": 1}, "x", video=video(tmp_path))
+    # As where its disk is full: no page more.
+    store._database.execute("PRAGMA max_page_count = 1")
+    large = {"n": "x" * 100_000}
+    with pytest.raises(Unavailable, match="full") as caught:
+        store.add("ann", large, "y", video=video(tmp_path))
+    assert caught.value.retry_after_seconds
+    with pytest.raises(Unavailable, match="full"):
+        store.end(job.id, "succeeded", large)
+    assert store.video_of(job.id).exists()
+    names = {path.name for path in (tmp_path / "jobs").iterdir()}
+    assert {name for name in names if not name.startswith("jobs.sqlite")} == {job.id}
+    store._database.execute("PRAGMA max_page_count = 100000")
+    assert store.end(job.id, "succeeded", large)
+    assert not store.video_of(job.id).exists()

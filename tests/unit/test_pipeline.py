@@ -13,10 +13,12 @@ from backtal import extraction
 from backtal.clips import clip_times
 from backtal.errors import Cancelled, Internal, InvalidArgument, InvalidVideo, LimitExceeded
 from backtal.features import FeatureProvenance, FeatureSequence
+from backtal.localization.presets import THUMOS14
 from backtal.localization.settings import LocalizationSettings
 from backtal.pipeline import CLIPS_PER_BATCH, Pipeline, Progress, Request, chunked_cas
 from backtal.stages import CasOutput
 from backtal.video import VideoLimits
+from tests.integration.videos import moving_colours
 from tests.made_videos import steady
 from tests.unit.fake_bundle import CLASSES, FEATURE_DIM, PLAN, SHA256, FakeStages, fake_manifest
 
@@ -85,6 +87,39 @@ def test_what_is_not_kept_changes_nothing(video: bytes, preset_windows: int) -> 
         assert answer.feature_provenance == whole.feature_provenance
         assert answer.num_frames_decoded == 45
         assert set(answer.stage_seconds) == set(whole.stage_seconds)
+
+
+def test_segments_are_told_as_they_become_final() -> None:
+    class Blocks(FakeStages):
+        """Every second stretch of 20 clips is an action."""
+
+        def features(self, stream: str, clips: np.ndarray) -> np.ndarray:
+            first = sum(self.batch_sizes)
+            values = super().features(stream, clips)
+            is_on = (np.arange(first, first + len(clips)) // 20) % 2
+            values[:, 0], values[:, 3] = 100.0 * is_on, 50.0
+            return values
+
+    video = moving_colours(20.0)
+    stages = Blocks()
+    pipeline = Pipeline(fake_manifest(window_positions=16), stages)
+    told: list[Progress] = []
+    answer = pipeline.run(Request(video=video), on_progress=told.append, keep=("cas",))
+    early = [(p.done_seconds, s) for p in told for s in p.segments]
+    assert early
+    assert len({segment for _, segment in early}) == len(early)
+    assert {segment for _, segment in early} <= set(answer.segments)
+    assert all(segment.end_seconds < done_seconds for done_seconds, segment in early)
+    assert early[0][0] < answer.duration_seconds - 10
+    # With the features, or in a bundle that has no windows, all comes with the answer.
+    for other, keep in (
+        (pipeline, ("features",)),
+        (Pipeline(fake_manifest(localization=THUMOS14), stages), ()),
+    ):
+        told.clear()
+        stages.batch_sizes.clear()
+        other.run(Request(video=video), on_progress=told.append, keep=keep)
+        assert not any(p.segments for p in told)
 
 
 def test_a_stream_of_the_wrong_shape_is_a_bug_of_ours(video: bytes) -> None:

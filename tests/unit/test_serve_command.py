@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from backtal.errors import InvalidArgument, InvalidFile
+from backtal.feature_store import FeatureStoreSettings
 from backtal.settings import parse
 from backtal_serving.commands import serve
 from backtal_serving.settings import ServingSettings
@@ -23,12 +24,25 @@ def settings(*words: str) -> ServingSettings:
 def test_the_limits_in_the_docs_are_the_defaults() -> None:
     text = (PROJECT_ROOT / "docs" / "serving.md").read_text()
     blocks = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
-    assert len(blocks) == 1
-    raw = yaml.safe_load(blocks[0])
+    assert len(blocks) == 2
+    raw, with_store = map(yaml.safe_load, blocks)
     assert parse(ServingSettings, raw, source="docs") == ServingSettings()
     # And none is left out.
     everything = ServingSettings().model_dump(mode="json", exclude={"state_folder", "spool_folder"})
     assert raw == everything
+    store = parse(ServingSettings, with_store, source="docs").feature_store
+    assert store is not None
+    assert store.max_bytes == FeatureStoreSettings(folder=store.folder).max_bytes
+
+
+def test_a_folder_in_the_file_is_meant_from_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("settings.yaml").write_text("feature_store: {folder: features}")
+    store = settings("--settings", "settings.yaml").feature_store
+    assert store is not None
+    assert store.folder == tmp_path / "features"
 
 
 def test_options_come_on_top_of_the_file(tmp_path: Path) -> None:

@@ -325,7 +325,15 @@ def test_provenance_is_json() -> None:
     assert told["features"]["decoder"] == "pyav"
 
 
-def test_progress_is_two_numbers() -> None:
-    tensors = wire.encode_progress(Progress(done_seconds=1.5, total_seconds=4.0))
+def test_progress_is_two_numbers_and_the_segments_that_are_final() -> None:
+    everything = ("progress", "segments", "scores", "labels", "duration")
+    tensors = wire.encode_progress(Progress(done_seconds=1.5, total_seconds=4.0), everything)
+    assert set(tensors) == {"progress"}
     assert tensors["progress"].dtype == np.float32
     assert tensors["progress"].tolist() == [1.5, 4.0]
+    told = Progress(1.5, 4.0, (Segment(0.25, 0.5, "jump", 0.75),))
+    tensors = wire.encode_progress(told, everything)
+    assert tensors["segments"].tolist() == [[0.25, 0.5]]
+    assert tensors["scores"].tolist() == [0.75]
+    assert tensors["labels"].tolist() == [b"jump"]
+    assert set(wire.encode_progress(told, ("progress", "labels"))) == {"progress", "labels"}

@@ -90,6 +90,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="YAML with the limits and with what a uri may reach (docs/serving.md)",
     )
     parser.add_argument(
+        "--versions",
+        type=int,
+        metavar="N",
+        help="of each bundle the newest N are served, for callers that name one (default: 1)",
+    )
+    parser.add_argument(
         "--allow-unconfined-decoding",
         action="store_true",
         help="serve even where the kernel refuses to lock the decoders of videos down",
@@ -178,7 +184,9 @@ def _settings(arguments: argparse.Namespace) -> ServingSettings:
             raise InvalidArgument(f"--allow-root {root} is no folder")
     if arguments.allow_unconfined_decoding:
         raw["limits"]["decode"]["allow_unconfined"] = True
-    return parse(ServingSettings, raw, source="--allow-root")
+    if arguments.versions is not None:
+        raw["limits"]["versions"] = arguments.versions
+    return parse(ServingSettings, raw, source="backtal serve")
 
 
 def _door_settings(arguments: argparse.Namespace, folder: Path) -> DoorSettings:

@@ -78,7 +78,7 @@ class Door:
             max_file_bytes=settings.video.max_bytes,
         )
         self.triton = Triton(settings.triton_address)
-        self.catalogue = Catalogue(self.triton)
+        self.catalogue = Catalogue(self.triton, settings.report_file)
         # What is read whole into memory; those that wait have not been read.
         self.reading = Turns(
             "being read",

@@ -185,8 +185,8 @@ class GrpcService:
 
         return await self._informed(answer, context)
 
-    async def repository_index(self, _request: Any, context: Context) -> Any:
-        """RepositoryIndex: the public models, for those who may use them."""
+    async def repository_index(self, request: Any, context: Context) -> Any:
+        """RepositoryIndex: the public models, for those who may use them; what is refused too."""
 
         def answer(asked: Asked) -> Any:
             allowed = asked.caller.models
@@ -195,6 +195,10 @@ class GrpcService:
                 if allowed is None or spec.bundle in allowed:
                     for number in spec.versions:
                         index.models.add(name=spec.name, version=number, state="READY")
+                    for number, reason in () if request.ready else spec.refused.items():
+                        index.models.add(
+                            name=spec.name, version=number, state="UNAVAILABLE", reason=reason
+                        )
             return index
 
         return await self._informed(answer, context)

@@ -21,8 +21,6 @@ from backtal_serving.door.http.server import HttpServer
 from backtal_serving.door.settings import DoorSettings
 from backtal_serving.logs import log_as_json
 
-GRACE_SECONDS = 30.0
-
 
 def main() -> int:
     """Run until a signal; the exit code."""
@@ -62,7 +60,8 @@ async def serve(settings: DoorSettings, ready_file: Path) -> None:
         for task in done - {stopped}:
             task.result()
     finally:
-        await asyncio.gather(server.stop(GRACE_SECONDS), web.stop(GRACE_SECONDS))
+        grace_seconds = settings.exit_timeout_seconds
+        await asyncio.gather(server.stop(grace_seconds), web.stop(grace_seconds))
         for task in tasks:
             task.cancel()
             with suppress(asyncio.CancelledError):

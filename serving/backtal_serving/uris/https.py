@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from collections.abc import Mapping
@@ -64,8 +65,12 @@ class HttpsObject:
         if first.status == 416:
             raise InvalidVideo(f"{name} is empty: 0 bytes")
         _, self.num_bytes = first.range_of(name)
-        self._version = first.version
+        self._seen = first.version
         self._first = first.body
+        etag = first.headers.get("ETag")
+        # A weak one may stay while bytes change.
+        is_strong = etag is not None and not etag.startswith("W/")
+        self.version = json.dumps([server.url, etag, self.num_bytes]) if is_strong else None
 
     def read_at(self, offset: int, num_bytes: int) -> bytes:
         """See `RangeReader`. Raises Unavailable where the object is not what it was."""
@@ -74,7 +79,7 @@ class HttpsObject:
         answer = self._server.get(offset, num_bytes)
         if answer.range_of(self.name) != (offset, self.num_bytes):
             raise Unavailable(f"{self.name} changed while it was read")
-        if answer.version != self._version:
+        if answer.version != self._seen:
             raise Unavailable(f"{self.name} changed while it was read")
         return answer.body
 
@@ -139,6 +144,11 @@ class _Server:
             )
             for address in public_addresses(place.host, place.port, access.private_networks)
         ]
+
+    @property
+    def url(self) -> str:
+        """All of it; it may hold a signature and is for no message."""
+        return f"https://{self._place.host}:{self._place.port}{self._place.target}"
 
     def close(self) -> None:
         for pool in self._pools:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -35,13 +36,13 @@ def open_s3(uri: str, access: RemoteAccess) -> S3Object:
     if not _BUCKET.fullmatch(bucket) or not is_plain or not key.isprintable():
         raise InvalidArgument(f"uri {uri!r} is ill-formed, expected s3://BUCKET/KEY")
     access.check_s3(uri)
-    return S3Object(uri, _store(bucket, access), key)
+    return S3Object(uri, _store(bucket, access), key, place=access.s3_endpoint)
 
 
 class S3Object:
-    """A `RangeReader`: one version of an object."""
+    """A `RangeReader`: one version of an object; `place` is the store's address, if it has one."""
 
-    def __init__(self, uri: str, store: S3Store, key: str) -> None:
+    def __init__(self, uri: str, store: S3Store, key: str, place: str | None) -> None:
         self.name = uri
         self._store = store
         self._key = key
@@ -50,14 +51,17 @@ class S3Object:
         except Exception as error:
             raise _translated(uri, error) from None
         self.num_bytes = int(about["size"])
-        self._version = about["e_tag"]
+        self._etag = about["e_tag"]
+        # Of this store's object of this name and size.
+        etag = self._etag
+        self.version = None if etag is None else json.dumps([place, uri, etag, self.num_bytes])
 
     def read_at(self, offset: int, num_bytes: int) -> bytes:
         """See `RangeReader`. Raises Unavailable where the object is not what it was."""
         end = min(offset + num_bytes, self.num_bytes)
         options: GetOptions = {"range": (offset, end)}
-        if self._version is not None:
-            options["if_match"] = self._version
+        if self._etag is not None:
+            options["if_match"] = self._etag
         try:
             return bytes(self._store.get(self._key, options=options).bytes())
         except Exception as error:

@@ -40,6 +40,32 @@ def test_detect_and_stream_agree_with_asyncio(fronted: Fronted, video: bytes) ->
         assert told[-2].total_seconds == 12.0
 
 
+def test_segments_come_as_they_become_final(fronted: Fronted, tmp_path: Path) -> None:
+    path = fronted.root / "long.mp4"
+    path.write_bytes(moving_colours(80.0))
+    # Of more, the answer would be the surest.
+    wanted: dict[str, Any] = {
+        "uri": path.as_uri(),
+        "options": DetectionOptions(max_segments=1000),
+    }
+
+    async def ask() -> list[Any]:
+        async with AsyncClient(fronted.grpc) as client:
+            return [update async for update in client.stream(**wanted)]
+
+    with Client(fronted.grpc, timeout_seconds=120.0) as client:
+        updates = list(client.stream(**wanted))
+    for told in (updates, asyncio.run(ask())):
+        answer = told[-1].answer
+        given = [segment for update in told for segment in update.segments]
+        assert len(given) == len(set(given)) == len(answer.segments)
+        assert set(given) == set(answer.segments)
+        early = [(u.done_seconds, s) for u in told[:-1] for s in u.segments]
+        assert early
+        assert all(segment.end_seconds < done for done, segment in early)
+        assert early[0][0] < 70.0
+
+
 def test_errors_come_as_their_kinds(fronted: Fronted) -> None:
     with Client(fronted.grpc) as client:
         with pytest.raises(PermissionDenied, match="outside the allowed roots"):

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ from backtal.errors import Unavailable
 from tests.integration.door.conftest import running
 from tests.integration.tiny_repository import BUNDLE
 from tests.integration.videos import moving_colours
-from tests.requirements import PROJECT_ROOT
+from tests.requirements import PROJECT_ROOT, require
 
 pytestmark = pytest.mark.slow
 
@@ -109,6 +111,72 @@ def test_a_full_spool_refuses_and_is_not_left_full(tiny_repository: Any, tmp_pat
         assert service.spooled() == []
 
 
+def test_a_full_disk_refuses_uploads_and_nothing_else(
+    tiny_repository: Any, tmp_path: Path, feature_inputs: list[Any]
+) -> None:
+    """The spool and the jobs on a disk of 4 MB that is filled up while videos are asked for."""
+    from tritonclient.grpc import InferenceServerClient
+
+    unshare = shutil.which("unshare")
+    if unshare is None or os.getuid() != 0:
+        require("unshare", "a disk of its own takes unshare, and root")
+    state, ready = tmp_path / "state", tmp_path / "ready.json"
+    state.mkdir()
+    mount = 'mount -t tmpfs -o size=4m tmpfs "$0" && exec "$@"'
+    options = ["--repository", str(tiny_repository[0]), "--grpc-port", "0", "--http-port", "0"]
+    options += ["--state", str(state), "--ready-file", str(ready)]
+    serve = [sys.executable, "-m", "backtal.cli", "serve", *options]
+    process = subprocess.Popen([unshare, "-m", "sh", "-c", mount, str(state), *serve])
+    small, large = moving_colours(1.0), moving_colours(1.0) + bytes(6_000_000)
+    try:
+        _wait_for_ready(process, ready)
+        addresses = json.loads(ready.read_text())
+        disk = Path(f"/proc/{process.pid}/root{state}")
+        base_url = f"http://{addresses['http_address']}"
+        with (
+            httpx.Client(base_url=base_url, trust_env=False, timeout=60.0) as http,
+            InferenceServerClient(addresses["grpc_address"]) as grpc,
+        ):
+            for route in ("/v1/detect", "/v1/jobs"):
+                _check_refused(http.post(route, content=large))
+            assert http.post("/v1/detect", content=small).status_code == 200
+            with suppress(OSError), (disk / "filling").open("wb", buffering=0) as filling:
+                while True:
+                    filling.write(bytes(1024))
+            for body in ({"content": small}, {"json": {"uri": "file:///nothing.mp4"}}):
+                _check_refused(http.post("/v1/jobs", **body))
+            _check_refused(http.post("/v1/detect", content=small))
+            # What needs no disk goes on.
+            assert grpc.infer(BUNDLE, feature_inputs).as_numpy("segments") is not None
+            assert http.get("/readyz").status_code == 200
+            (disk / "filling").unlink()
+            assert http.post("/v1/detect", content=small).status_code == 200
+            location = http.post("/v1/jobs", content=small).headers["location"]
+            deadline = time.monotonic() + 30.0
+            while http.get(location).json()["state"] != "succeeded":
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+            assert [path.name for path in (disk / "spool").iterdir()] == [".lock"]
+            left = [path.name for path in (disk / "jobs").iterdir() if len(path.name) == 32]
+            assert left == []
+    finally:
+        process.terminate()
+        assert process.wait(60.0) == 0
+
+
+def _check_refused(response: httpx.Response) -> None:
+    assert (response.status_code, response.json()["code"]) == (503, "UNAVAILABLE"), response.text
+    assert response.json()["retry_after_seconds"] > 0
+
+
+def _wait_for_ready(process: subprocess.Popen[bytes], ready: Path) -> None:
+    deadline = time.monotonic() + 90.0
+    while not ready.exists():
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
 def test_door_and_triton_go_with_a_killed_supervisor(tiny_repository: Any, tmp_path: Path) -> None:
     ready = tmp_path / "ready.json"
     options = ["--repository", str(tiny_repository[0]), "--grpc-port", "0", "--http-port", "0"]
@@ -117,11 +185,7 @@ def test_door_and_triton_go_with_a_killed_supervisor(tiny_repository: Any, tmp_p
         cwd=PROJECT_ROOT,
     )
     try:
-        deadline = time.monotonic() + 90.0
-        while not ready.exists():
-            assert supervisor.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
+        _wait_for_ready(supervisor, ready)
         children = _children(supervisor.pid)
         assert len(children) == 2
     finally:

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any, Literal
 
 import numpy as np
@@ -15,6 +16,7 @@ from pydantic import BaseModel, Field
 from tritonclient.utils import deserialize_bytes_tensor
 
 from backtal.errors import InvalidArgument
+from backtal.segments import Segment
 
 JSON_TYPE, CSV_TYPE, VTT_TYPE = "application/json", "text/csv", "text/vtt"
 TYPES = (JSON_TYPE, CSV_TYPE, VTT_TYPE)
@@ -66,18 +68,23 @@ def tensors_of(response: Any) -> dict[str, NDArray[Any]]:
     return tensors
 
 
+def segments_of(tensors: Mapping[str, NDArray[Any]]) -> tuple[Segment, ...]:
+    """The segments that these tensors are."""
+    return tuple(
+        Segment(start_seconds=start, end_seconds=end, label=label.decode(), score=score)
+        for (start, end), label, score in zip(
+            tensors["segments"].tolist(),
+            tensors["labels"].tolist(),
+            tensors["scores"].tolist(),
+            strict=True,
+        )
+    )
+
+
 def detection_of(tensors: Mapping[str, NDArray[Any]]) -> Detection:
     """The detection that these tensors are."""
     return Detection(
-        segments=[
-            DetectedSegment(start_seconds=start, end_seconds=end, label=label.decode(), score=score)
-            for (start, end), label, score in zip(
-                tensors["segments"].tolist(),
-                tensors["labels"].tolist(),
-                tensors["scores"].tolist(),
-                strict=True,
-            )
-        ],
+        segments=[DetectedSegment(**asdict(segment)) for segment in segments_of(tensors)],
         duration_seconds=float(tensors["duration"][0]),
         provenance=json.loads(tensors["provenance"].reshape(-1)[0]),
         **{

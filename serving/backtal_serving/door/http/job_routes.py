@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import suppress
+from dataclasses import asdict
 from datetime import datetime, timezone
 from typing import Annotated, Any, Literal
 
@@ -14,6 +15,8 @@ from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, Field
 
+from backtal.run_control import Progress
+from backtal.segments import Segment
 from backtal_serving.door.core import Door
 from backtal_serving.door.http.detect_routes import (
     UPLOAD_BODY,
@@ -23,7 +26,13 @@ from backtal_serving.door.http.detect_routes import (
     source_of,
 )
 from backtal_serving.door.http.entry import other
-from backtal_serving.door.http.formats import Detection, detection_of, tensors_of
+from backtal_serving.door.http.formats import (
+    DetectedSegment,
+    Detection,
+    detection_of,
+    segments_of,
+    tensors_of,
+)
 from backtal_serving.door.http.problems import RESPONSES
 from backtal_serving.door.jobs.runner import JobRunner
 from backtal_serving.door.jobs.store import Job, JobStore
@@ -61,11 +70,13 @@ def make_runner(door: Door, store: JobStore) -> JobRunner:
         query = DetectQuery.model_validate(asked["query"])
         return detection_request(asked["bundle"], query, asked["uri"])
 
-    def progress_of(response: Any) -> tuple[float, float] | None:
-        progress = tensors_of(response).get("progress")
+    def progress_of(response: Any) -> Progress | None:
+        tensors = tensors_of(response)
+        progress = tensors.get("progress")
         if progress is None or progress.size != 2:
             return None
-        return float(progress[0]), float(progress[1])
+        segments = segments_of(tensors) if "segments" in tensors else ()
+        return Progress(float(progress[0]), float(progress[1]), segments)
 
     def result_of(response: Any) -> dict[str, Any]:
         return detection_of(tensors_of(response)).model_dump(exclude_none=True)
@@ -143,15 +154,19 @@ def router(door: Door, store: JobStore, runner: JobRunner) -> APIRouter:
 
 async def _events(store: JobStore, runner: JobRunner, job: Job) -> AsyncIterator[str]:
     told = None
+    given: set[Segment] = set()
     while not job.has_ended and not runner.is_stopping:
+        feed = runner.feeds.get(job.id)
+        # Taken first: what changes while events are being sent wakes up at once.
+        changed = feed.changed if feed else asyncio.Event()
         body = _body(job, runner)
         if (now := (body.state, body.done_seconds)) != told:
             told = now
             yield _event("progress", body)
-        feed = runner.feeds.get(job.id)
+        for segment in _new(feed.segments if feed else (), given):
+            yield segment
         # A job that is queued has no feed yet.
         seconds = HEARTBEAT_SECONDS if feed else 0.5
-        changed = feed.changed if feed else asyncio.Event()
         with suppress(asyncio.TimeoutError):
             await asyncio.wait_for(changed.wait(), seconds)
         if feed and not changed.is_set():
@@ -160,9 +175,16 @@ async def _events(store: JobStore, runner: JobRunner, job: Job) -> AsyncIterator
     if job.has_ended:
         body = _body(job, runner)
         if body.result is not None:
-            for segment in body.result.segments:
-                yield _event("segment", segment)
+            for segment in _new((Segment(**dict(one)) for one in body.result.segments), given):
+                yield segment
         yield _event("end", body)
+
+
+def _new(segments: Iterable[Segment], given: set[Segment]) -> list[str]:
+    """Events of the segments that were not given yet."""
+    new = [segment for segment in segments if segment not in given]
+    given.update(new)
+    return [_event("segment", DetectedSegment(**asdict(segment))) for segment in new]
 
 
 def _event(name: str, body: BaseModel) -> str:

@@ -58,8 +58,10 @@ def router(door: Door) -> APIRouter:
         return Response(status_code=200 if door.catalogue.is_ready else 503)
 
     @routes.get("/models/{name}/ready", summary="Whether a model answers")
-    async def model_ready(name: str) -> Response:
-        known = name in door.catalogue.models and door.catalogue.is_ready
+    @routes.get("/models/{name}/versions/{version}/ready", summary="Whether a model answers")
+    async def model_ready(name: str, version: str = "") -> Response:
+        spec = door.catalogue.models.get(name)
+        known = spec is not None and version in ("", *spec.versions) and door.catalogue.is_ready
         return Response(status_code=200 if known else 404)
 
     @routes.get("/models/{name}", summary="A model's tensors")

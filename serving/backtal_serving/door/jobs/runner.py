@@ -15,8 +15,10 @@ from typing import Any
 
 from backtal.client import STREAM_SUFFIX
 from backtal.errors import Internal, NotFound, Unavailable
+from backtal.run_control import Progress
+from backtal.segments import Segment
 from backtal_serving.door.core import Asked, Door
-from backtal_serving.door.jobs.store import Job, JobStore
+from backtal_serving.door.jobs.store import Job, JobStore, State
 from backtal_serving.door.refusals import told
 from backtal_serving.door.spool import SpooledFile
 
@@ -26,18 +28,24 @@ SWEEP_SECONDS = 60.0
 
 _log = logging.getLogger(__name__)
 
-# From a job's plain data to its ModelInferRequest, and from its last response to its result.
+# From a job's plain data to its ModelInferRequest, from its last response to its result, and from
+# the others to what they tell; None for the last one.
 MakeRequest = Callable[[dict[str, Any]], Any]
 ReadResult = Callable[[Any], dict[str, Any]]
-ReadProgress = Callable[[Any], tuple[float, float] | None]
+ReadProgress = Callable[[Any], Progress | None]
 
 
 @dataclass
 class Feed:
-    """What a running job has told so far. done_seconds, total_seconds: of the video."""
+    """What a running job has told so far. done_seconds, total_seconds: of the video.
+
+    segments: those that are final, in the order they came in; a job that is run again tells them
+    again.
+    """
 
     done_seconds: float = 0.0
     total_seconds: float = 0.0
+    segments: dict[Segment, None] = field(default_factory=dict)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     def tell(self) -> None:
@@ -85,15 +93,20 @@ class JobRunner:
         settings = self._door.settings.jobs
         while not self.is_stopping:
             self._wakeup.clear()
-            self._store.remove_old(settings.kept_seconds)
-            while len(self._tasks) < settings.at_once:
-                job = self._store.start_next()
-                if job is None:
-                    break
-                self.feeds[job.id] = Feed()
-                self._tasks[job.id] = asyncio.create_task(self._work(job))
+            wait_seconds = SWEEP_SECONDS
+            try:
+                self._store.remove_old(settings.kept_seconds)
+                while len(self._tasks) < settings.at_once:
+                    job = self._store.start_next()
+                    if job is None:
+                        break
+                    self.feeds[job.id] = Feed()
+                    self._tasks[job.id] = asyncio.create_task(self._work(job))
+            except Unavailable as error:
+                _log.warning("no job is started: %s", error.message)
+                wait_seconds = RETRY_SECONDS
             with suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._wakeup.wait(), SWEEP_SECONDS)
+                await asyncio.wait_for(self._wakeup.wait(), wait_seconds)
 
     async def stop(self) -> None:
         """Give running jobs back to the queue, and end the feeds."""
@@ -107,24 +120,41 @@ class JobRunner:
         self.wake()
 
     async def _work(self, job: Job) -> None:
+        state: State
         try:
-            # Once for a job, however often it is tried.
-            with self._door.job(job.caller, job.request.get("traceparent")) as asked:
-                result = await self._answer_patiently(job, asked)
-            self._store.end(job.id, "succeeded", result)
+            try:
+                # Once for a job, however often it is tried.
+                with self._door.job(job.caller, job.request.get("traceparent")) as asked:
+                    state, result = "succeeded", await self._answer_patiently(job, asked)
+            except Exception as error:
+                problem = told(error)
+                state, result = "failed", {"code": problem.grpc_code, "detail": problem.message}
+            await self._end(job.id, state, result)
         except asyncio.CancelledError:
-            # Cancelled by its caller, the row says so already.
-            self._store.queue_again(job.id)
-        except Exception as error:
-            problem = told(error)
-            self._store.end(
-                job.id, "failed", {"code": problem.grpc_code, "detail": problem.message}
-            )
+            # Cancelled by its caller, the row says so already. What cannot be written now is
+            # queued again by the next start.
+            with suppress(Unavailable):
+                self._store.queue_again(job.id)
         finally:
             del self._tasks[job.id]
             self._tell(job.id)
             self.feeds.pop(job.id, None)
             self.wake()
+
+    async def _end(self, identifier: str, state: State, result: dict[str, Any]) -> None:
+        """Write a job's end, once there is room for it."""
+        while (error := self._try_to_end(identifier, state, result)) is not None:
+            _log.warning("job %s has ended, and waits: %s", identifier, error.message)
+            await asyncio.sleep(RETRY_SECONDS)
+
+    def _try_to_end(
+        self, identifier: str, state: State, result: dict[str, Any]
+    ) -> Unavailable | None:
+        try:
+            self._store.end(identifier, state, result)
+        except Unavailable as error:
+            return error
+        return None
 
     async def _answer_patiently(self, job: Job, asked: Asked) -> dict[str, Any]:
         deadline = time.monotonic() + self._door.settings.requests.max_seconds
@@ -159,7 +189,7 @@ class JobRunner:
             async for response in responses:
                 progress = self._read_progress(response)
                 if progress is not None:
-                    self._progress(job.id, *progress)
+                    self._progress(job.id, progress)
                 elif response.outputs:
                     result = self._read_result(response)
         if result is None:
@@ -182,9 +212,10 @@ class JobRunner:
         finally:
             path.unlink(missing_ok=True)
 
-    def _progress(self, identifier: str, done_seconds: float, total_seconds: float) -> None:
+    def _progress(self, identifier: str, progress: Progress) -> None:
         feed = self.feeds[identifier]
-        feed.done_seconds, feed.total_seconds = done_seconds, total_seconds
+        feed.done_seconds, feed.total_seconds = progress.done_seconds, progress.total_seconds
+        feed.segments.update(dict.fromkeys(progress.segments))
         feed.tell()
 
     def _tell(self, identifier: str) -> None:

@@ -66,7 +66,10 @@ class Job:
 
 
 class JobStore:
-    """The jobs of a folder. Calls take less than a millisecond, a commit's sync aside."""
+    """The jobs of a folder. Calls take less than a millisecond, a commit's sync aside.
+
+    Each raises Unavailable where the database cannot be read or written: its disk may be full.
+    """
 
     def __init__(
         self,
@@ -115,18 +118,21 @@ class JobStore:
         identifier = secrets.token_hex(16)
         if video is not None:
             video.rename(self.video_of(identifier))
-        self._database.execute(
-            "INSERT INTO jobs (id, caller, idempotency_key, fingerprint, request, state, created) "
-            "VALUES (?, ?, ?, ?, ?, 'queued', ?)",
-            (
+        try:
+            self._one(
+                "INSERT INTO jobs "
+                "(id, caller, idempotency_key, fingerprint, request, state, created) "
+                "VALUES (?, ?, ?, ?, ?, 'queued', ?)",
                 identifier,
                 caller,
                 idempotency_key,
                 fingerprint,
                 json.dumps(request),
                 self._now(),
-            ),
-        )
+            )
+        except Unavailable:
+            self.video_of(identifier).unlink(missing_ok=True)
+            raise
         return self.get(identifier, caller), True
 
     def get(self, identifier: str, caller: str) -> Job:
@@ -163,15 +169,12 @@ class JobStore:
 
     def queue_again(self, identifier: str) -> None:
         """Give a running job back: the process is ending."""
-        self._database.execute(
-            "UPDATE jobs SET state = 'queued' WHERE id = ? AND state = 'running'", (identifier,)
-        )
+        self._one("UPDATE jobs SET state = 'queued' WHERE id = ? AND state = 'running'", identifier)
 
     def remove_old(self, kept_seconds: float) -> None:
         """Forget the jobs that ended longer ago."""
-        self._database.execute(
-            "DELETE FROM jobs WHERE ended IS NOT NULL AND ended < ?", (self._now() - kept_seconds,)
-        )
+        old = self._now() - kept_seconds
+        self._one("DELETE FROM jobs WHERE ended IS NOT NULL AND ended < ?", old)
 
     def count_by_state(self) -> dict[State, int]:
         """How many jobs are kept, by state."""
@@ -215,8 +218,13 @@ class JobStore:
         return _job(row[:-1])
 
     def _one(self, statement: str, *values: Any) -> Any:
-        with closing(self._database.execute(statement, values)) as cursor:
-            return cursor.fetchone()
+        try:
+            with closing(self._database.execute(statement, values)) as cursor:
+                return cursor.fetchone()
+        except sqlite3.OperationalError as error:
+            raise Unavailable(
+                f"the jobs' database cannot be used: {error}", retry_after_seconds=RETRY_SECONDS
+            ) from None
 
     def _remove_strays(self) -> None:
         """Videos whose row was not written any more, or that has ended."""
