@@ -73,9 +73,7 @@ def current_of(part_rows: pa.Table) -> pa.Table:
 def table_of(data: bytes, source: str, columns: Sequence[str] | None = None) -> pa.Table:
     """The rows of a Parquet file in memory. Raises InvalidFile."""
     try:
-        wanted = None if columns is None else list(columns)
-        return pq.ParquetFile(pa.BufferReader(data), pre_buffer=False).read(
-            wanted, use_threads=False
-        )
+        file = pq.ParquetFile(pa.BufferReader(data), pre_buffer=False)
+        return file.read(None if columns is None else list(columns), use_threads=False)
     except (pa.ArrowInvalid, OSError, KeyError) as error:
         raise InvalidFile(f"{source} is no Parquet file of an index: {error}") from None

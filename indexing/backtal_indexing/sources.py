@@ -233,10 +233,9 @@ class VideoList:
             if not row:
                 continue
             if len(row) != len(names) or not row[at]:
-                is_whole = len(row) == len(names)
-                told = (
-                    f"{URI_COLUMN} is empty" if is_whole else f"{len(row)} fields of {len(names)}"
-                )
+                told = f"{len(row)} fields of {len(names)}"
+                if len(row) == len(names):
+                    told = f"{URI_COLUMN} is empty"
                 raise InvalidFile(f"{self.name}, line {reader.line_num}: {told}")
             yield row[at], None if identity_at is None else row[identity_at] or None
 
