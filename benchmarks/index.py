@@ -6,16 +6,20 @@
                                    answered at once
     plan_million_seconds           from a list of 1,000,000 URIs to shards on the disk
     resume_million_seconds         the same where all of them are done: "nothing to do"
+    reindex_over_first             seconds of a run by kinetics400, over those of a second one by
+                                   another head on its backbone, whose features were kept
 
-    python benchmarks/index.py [--quick] [--json FILE]
+    python benchmarks/index.py [--quick] [--json FILE] [--repository DIR]
 
 --quick: a tenth of the videos and URIs; the names of the figures stay.
 """
 
 from __future__ import annotations
 
+import hashlib
 import multiprocessing
 import resource
+import shutil
 import tempfile
 import time
 from collections import Counter, deque
@@ -50,12 +54,15 @@ def main() -> None:
     # Not at the top: processes whose memory is measured import this module.
     import machine
 
-    arguments = machine.options(__doc__).parse_args()
+    parser = machine.options(__doc__)
+    parser.add_argument("--repository", type=Path, default=Path("var/repository"), metavar="DIR")
+    arguments = parser.parse_args()
     small = 10 if arguments.quick else 1
     with tempfile.TemporaryDirectory(prefix="backtal-bench-") as name:
         folder = Path(name)
         figures: dict[str, float | str] = {}
         figures |= rate(folder, 240 // small)
+        figures |= again(folder, arguments.repository, 2 if arguments.quick else 4)
         figures |= memory(folder, 100_000 // small)
         figures |= planning(folder, MILLION // small)
     rows = [[key, f"{value:.3g}"] for key, value in figures.items() if not isinstance(value, str)]
@@ -92,6 +99,62 @@ def rate(folder: Path, num_videos: int) -> dict[str, float]:
     }
 
 
+def again(folder: Path, source: Path, num_videos: int) -> dict[str, float]:
+    """The seconds of a first run by a real backbone, and of one by another head after it."""
+    from backtal_serving.embedded import EmbeddedServer
+    from tests.integration.videos import moving_colours
+
+    library = folder / "long"
+    library.mkdir()
+    for number in range(num_videos):
+        path = library / f"{number}.mp4"
+        path.write_bytes(moving_colours(10.0 * num_videos, seed=number))
+    repository = folder / "two heads"
+    bundles = two_heads(source, repository)
+    seconds = []
+    with EmbeddedServer(repository, [library], feature_folder=folder / "features") as server:
+        index = Index.create(str(folder / "again"), IndexManifest.new(num_videos, VIDEOS_PER_SHARD))
+        for name, sha256 in bundles:
+            service = Service(server.grpc_address, name)
+            seconds.append(index_all(index, library, service, sha256))
+    return {
+        "first_run_seconds": seconds[0],
+        "second_run_seconds": seconds[1],
+        "reindex_over_first": seconds[0] / seconds[1],
+    }
+
+
+def two_heads(source: Path, repository: Path) -> list[tuple[str, str]]:
+    """A repository of kinetics400 and the same with another head: their names and hashes."""
+    import onnx
+    from onnx import numpy_helper
+
+    from backtal.repository import load_bundle, network_path
+    from backtal_export.model_folders import copy_networks
+    from backtal_export.public_models import write_public_models
+
+    first = load_bundle(source, "kinetics400")
+    copy_networks(source, first, repository)
+    model = onnx.load(network_path(source, first.cas.model))
+    for weights in model.graph.initializer:
+        values = numpy_helper.to_array(weights)
+        if values.dtype.kind == "f":
+            weights.CopyFrom(numpy_helper.from_array(values * values.dtype.type(0.9), weights.name))
+    content = model.SerializeToString()
+    sha256 = hashlib.sha256(content).hexdigest()
+    head = first.cas.model_copy(update={"model": f"cas-{sha256[:8]}", "sha256": sha256})
+    old, new = repository / first.cas.model, repository / head.model
+    shutil.copytree(old, new)
+    (new / "1" / "model.onnx").write_bytes(content)
+    config = (old / "config.pbtxt").read_text()
+    (new / "config.pbtxt").write_text(config.replace(first.cas.model, head.model))
+    description = first.description.model_copy(update={"name": "another-head"})
+    second = first.model_copy(update={"description": description, "cas": head})
+    for manifest in (first, second):
+        write_public_models(repository, manifest)
+    return [(one.description.name, one.sha256) for one in (first, second)]
+
+
 def call_all(service: Service, videos: list[Path]) -> float:
     """Videos a second of CALLERS processes that ask for nothing but the answers."""
     context = multiprocessing.get_context("spawn")
@@ -124,7 +187,7 @@ def index_all(index: Index, library: Path, service: Service, sha256: str) -> flo
     warm_up(engine)
     source = parse_source(str(library))
     with Plan() as plan, Listing([source]) as listing:
-        plan_run(plan, index, listing, [source], Wanted(BUNDLE, sha256))
+        plan_run(plan, index, listing, [source], Wanted(service.bundle, sha256))
         driver = Driver(plan, engine, rules)
         started = time.perf_counter()
         state = driver.run()

@@ -97,7 +97,7 @@ class Asked:
 
 def main() -> None:
     arguments = options(__doc__.splitlines()[0]).parse_args()
-    num_pairs = 3 if arguments.quick else 24
+    num_pairs = 3 if arguments.quick else 12
     with tempfile.TemporaryDirectory(prefix="backtal-bench-") as folder:
         figures = measure(Path(folder), num_pairs)
     rows = [[name, f"{value:.4g}"] for name, value in figures.items()]

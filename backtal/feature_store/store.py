@@ -72,7 +72,11 @@ class FeatureStore:
             found = StoredFeatures(path, key)
         except FileNotFoundError:
             return None
-        except (InvalidFile, OSError) as error:
+        except OSError as error:
+            # Not of its making, such as too many open files: it may be sound.
+            _log.warning("feature store: %s cannot be read: %s", path, error)
+            return None
+        except (InvalidFile, ValueError) as error:
             _log.warning("feature store: %s is removed: %s", path, error)
             remove(path)
             return None

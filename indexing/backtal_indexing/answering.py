@@ -13,9 +13,16 @@ from urllib.parse import urlsplit
 
 from backtal.client import Client, DetectionOptions
 from backtal.detection import DetectionAnswer
-from backtal.errors import LimitExceeded, NotFound, PermissionDenied
+from backtal.errors import (
+    BacktalError,
+    LimitExceeded,
+    NotFound,
+    PermissionDenied,
+    ResourceExhausted,
+    Unavailable,
+)
 from backtal.http_client import HttpClient
-from backtal.patience import RetryPolicy
+from backtal.patience import NO_RETRIES
 from backtal_indexing.store import S3_PREFIX
 from backtal_indexing.uris import path_of, s3_object
 
@@ -23,8 +30,6 @@ SendAs = Literal["auto", "uri", "bytes"]
 KEY_VARIABLE = "BACKTAL_KEY"
 # A message of the front door has 64 MB at most.
 MAX_MESSAGE_BYTES = 60_000_000
-# The service is full for a while: that is no video's fault.
-PATIENCE = RetryPolicy(attempts=8, first_seconds=0.25, max_seconds=20.0)
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 
 
@@ -71,11 +76,11 @@ class Service:
         return ServiceAnswerer(self)
 
     def client(self) -> Client:
-        """A client with the environment's key."""
+        """A client with the environment's key. Who asks knows best when to ask again."""
         return Client(
             self.address,
             key=os.environ.get(KEY_VARIABLE),
-            retries=PATIENCE,
+            retries=NO_RETRIES,
             ssl=self.root_certificates is not None,
             root_certificates=self.root_certificates,
         )
@@ -127,7 +132,7 @@ class ServiceAnswerer:
                 self._service.http_url,
                 key=os.environ.get(KEY_VARIABLE),
                 timeout_seconds=timeout_seconds,
-                retries=PATIENCE,
+                retries=NO_RETRIES,
                 root_certificates=self._service.root_certificates,
             ) as client:
                 return client.detect(
@@ -149,6 +154,15 @@ class ServiceAnswerer:
             options=service.options,
             timeout_seconds=timeout_seconds,
         )
+
+
+def has_no_turn(error: BacktalError) -> bool:
+    """Whether the service speaks of itself: it is full or starting, or the caller's quota is used.
+
+    It says UNAVAILABLE, and when to come back, of a video that ends its decoders, too.
+    """
+    is_of_service = isinstance(error, Unavailable) and error.message.startswith("the service ")
+    return isinstance(error, ResourceExhausted) or is_of_service
 
 
 def _place(uri: str) -> str:

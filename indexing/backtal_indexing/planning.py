@@ -54,10 +54,6 @@ class Verdict:
     error_code: str
     error: str
 
-    def as_columns(self) -> dict[str, str]:
-        """Its columns of VIDEOS."""
-        return {"error_code": self.error_code, "error": self.error}
-
 
 @dataclass(frozen=True)
 class Shard:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import groupby, islice
 
@@ -13,29 +13,35 @@ import pyarrow.parquet as pq
 from backtal.errors import InvalidFile
 from backtal_indexing.layout import Index, part_and_generation
 
-# Of small objects elsewhere: what bounds the rate is how many are asked for at a time.
-READ_AHEAD = 32
+# Of objects elsewhere: what bounds the rate is how many are asked for at a time. Of files of this
+# machine: it is their decoding, which does not hold the interpreter's lock.
+REMOTE_THREADS, LOCAL_THREADS = 32, 2
+FILES_AT_ONCE = 64
 
 
 def read_files(
-    index: Index, names: Iterable[str], columns: Sequence[str] | None = None
+    index: Index, names: Sequence[str], columns: Sequence[str] | None = None
 ) -> Iterator[tuple[str, pa.Table]]:
     """The files' rows in the order of `names`, some read ahead. Raises InvalidFile, NotFound."""
 
-    def read(name: str) -> tuple[str, pa.Table]:
-        return name, table_of(index.store.read(name), index.store.url_of(name), columns)
+    def read(some: Sequence[str]) -> list[tuple[str, pa.Table]]:
+        store = index.store
+        return [(name, table_of(store.read(name), store.url_of(name), columns)) for name in some]
 
-    if index.store.folder is not None:
-        yield from map(read, names)
+    is_local = index.store.folder is not None
+    size = FILES_AT_ONCE if is_local else 1
+    chunks = (names[start : start + size] for start in range(0, len(names), size))
+    if is_local and len(names) <= size:
+        yield from read(names)
         return
-    waiting = iter(names)
-    ahead: deque[Future[tuple[str, pa.Table]]] = deque()
-    with ThreadPoolExecutor(READ_AHEAD) as pool:
-        ahead.extend(pool.submit(read, name) for name in islice(waiting, READ_AHEAD))
+    threads = LOCAL_THREADS if is_local else REMOTE_THREADS
+    ahead: deque[Future[list[tuple[str, pa.Table]]]] = deque()
+    with ThreadPoolExecutor(threads) as pool:
+        ahead.extend(pool.submit(read, some) for some in islice(chunks, 2 * threads))
         while ahead:
             found = ahead.popleft().result()
-            ahead.extend(pool.submit(read, name) for name in islice(waiting, 1))
-            yield found
+            ahead.extend(pool.submit(read, some) for some in islice(chunks, 1))
+            yield from found
 
 
 def read_parts(
@@ -68,6 +74,8 @@ def table_of(data: bytes, source: str, columns: Sequence[str] | None = None) -> 
     """The rows of a Parquet file in memory. Raises InvalidFile."""
     try:
         wanted = None if columns is None else list(columns)
-        return pq.ParquetFile(pa.BufferReader(data)).read(wanted, use_threads=False)
+        return pq.ParquetFile(pa.BufferReader(data), pre_buffer=False).read(
+            wanted, use_threads=False
+        )
     except (pa.ArrowInvalid, OSError, KeyError) as error:
         raise InvalidFile(f"{source} is no Parquet file of an index: {error}") from None

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import faulthandler
 import os
+import random
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -16,29 +17,31 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
 
 from backtal.detection import DetectionAnswer
 from backtal.errors import (
     BacktalError,
     InvalidArgument,
     NotFound,
-    PermissionDenied,
-    ResourceExhausted,
     Unauthenticated,
     Unavailable,
 )
-from backtal_indexing.answering import Answerer
-from backtal_indexing.identity import UNKNOWN, Seen, is_still, look
+from backtal_indexing.answering import Answerer, has_no_turn
+from backtal_indexing.identity import Seen, is_still, look
 from backtal_indexing.layout import Index
 from backtal_indexing.part_log import PartLog
-from backtal_indexing.planning import PlannedVideo, Shard, Verdict
+from backtal_indexing.planning import PlannedVideo, Shard
 from backtal_indexing.schema import NOT_DONE, SETTLED
+from backtal_indexing.video_rows import (
+    Row,
+    row_of_deleted,
+    row_of_done,
+    row_of_failure,
+    row_of_verdict,
+)
 
-DECLARED = ("codec", "width", "height", "frames_per_second")
-# The next run may find it otherwise. INTERNAL and DEADLINE_EXCEEDED come back with the same video.
-NOT_THE_VIDEOS_FAULT = (NotFound, PermissionDenied, ResourceExhausted, Unavailable)
 POLL_SECONDS = 1.0
+MAX_WAIT_SECONDS = 30.0
 MAX_FAILURES_TOLD = 5
 
 
@@ -46,9 +49,10 @@ MAX_FAILURES_TOLD = 5
 class Rules:
     """How videos are tried.
 
-    timeout_seconds: for each attempt. grace_seconds: after so much more a worker that is stuck
-    where no timeout of Python reaches it ends itself. max_attempts: in one run, until a video is
-    quarantined. patience_seconds: how long a service that is not ready is waited for.
+    timeout_seconds: for each attempt, and to wait for a turn. grace_seconds: after so much more a
+    worker that is stuck where no timeout of Python reaches it ends itself. max_attempts: in one
+    run, until a video is quarantined. patience_seconds: how long a service that is not ready is
+    waited for.
     """
 
     timeout_seconds: float = 3600.0
@@ -112,15 +116,16 @@ class _Worker:
         self._news = log.news
         self.report = ShardReport()
 
-    def row(self, video: PlannedVideo) -> dict[str, Any] | None:
+    def row(self, video: PlannedVideo) -> Row | None:
         """A video's row; None where there is nothing to write."""
         if video.is_deleted:
-            return self._ended(_row_of_deleted(video))
+            return self._ended(row_of_deleted(video))
         started_at = _now()
         seen = self._look(video)
         if isinstance(seen, BacktalError):
             is_gone = isinstance(seen, NotFound) and video.known_status == "done"
-            row = _row_of_deleted(video) if is_gone else self._failed(video, None, seen, 1)
+            failed = row_of_failure(video, None, self._bundle_sha256, seen)
+            row = row_of_deleted(video) if is_gone else {**failed, "attempts": 1}
         elif self._is_known(video, seen):
             self.report.num_videos["unchanged"] += 1
             return None
@@ -150,14 +155,15 @@ class _Worker:
             and mine == (news.identity, news.bundle_sha256)
         )
 
-    def _answered(self, video: PlannedVideo, seen: Seen) -> dict[str, Any]:
+    def _answered(self, video: PlannedVideo, seen: Seen) -> Row:
         """The row of a video that is tried as often as the rules say."""
         before = self._attempts_before(video, seen)
         verdict = self._shard.verdict
         if verdict is not None:
-            attempts = before + self._shard.crashes
-            return self._row(video, seen, attempts, status="quarantined", **verdict.as_columns())
+            row = row_of_verdict(video, seen, self._bundle_sha256, verdict)
+            return {**row, "attempts": before + self._shard.crashes}
         num_tried = self._shard.crashes
+        until = time.monotonic() + self._rules.timeout_seconds
         while True:
             num_tried += 1
             try:
@@ -165,7 +171,9 @@ class _Worker:
                     answer = self._answerer.answer(video.uri, self._rules.timeout_seconds)
                 self._check_bundle(answer)
                 if is_still(video.uri, seen):
-                    return self._done(video, seen, answer, before + num_tried)
+                    self.report.video_seconds += answer.duration_seconds
+                    row = row_of_done(video, seen, self._bundle_sha256, answer)
+                    return {**row, "attempts": before + num_tried}
                 error: BacktalError = Unavailable("it changed while it was read")
                 seen = look(video.uri)
             except RunEnds:
@@ -174,12 +182,12 @@ class _Worker:
                 raise RunEnds(refused.message) from None
             except BacktalError as failed:
                 error = failed
-            if isinstance(error, Unavailable) and not self._answerer.is_ready():
-                self._wait_for_service(error)
+            if self._has_waited(error, until):
                 num_tried -= 1
                 continue
             if isinstance(error, InvalidArgument) or num_tried >= self._rules.max_attempts:
-                return self._failed(video, seen, error, before + num_tried)
+                row = row_of_failure(video, seen, self._bundle_sha256, error)
+                return {**row, "attempts": before + num_tried}
             self.report.num_retries += 1
 
     def _attempts_before(self, video: PlannedVideo, seen: Seen) -> int:
@@ -193,6 +201,18 @@ class _Worker:
                 f"the service answers with bundle {str(found)[:12]}, the run began with "
                 f"{self._bundle_sha256[:12]}: start it again, for the new one"
             )
+
+    def _has_waited(self, error: BacktalError, until: float) -> bool:
+        """Whether the trouble was the service's, and its turn or its return has been waited for."""
+        if isinstance(error, Unavailable) and not self._answerer.is_ready():
+            self._wait_for_service(error)
+            return True
+        if not has_no_turn(error) or time.monotonic() > until:
+            return False
+        seconds = min(error.retry_after_seconds or POLL_SECONDS, MAX_WAIT_SECONDS)
+        # Those who were refused together are not to come back together.
+        time.sleep(seconds * random.uniform(1.0, 1.5))
+        return True
 
     def _wait_for_service(self, error: BacktalError) -> None:
         deadline = time.monotonic() + self._rules.patience_seconds
@@ -218,66 +238,12 @@ class _Worker:
             finally:
                 faulthandler.cancel_dump_traceback_later()
 
-    def _done(
-        self, video: PlannedVideo, seen: Seen, answer: DetectionAnswer, attempts: int
-    ) -> dict[str, Any]:
-        provenance = answer.provenance
-        declared = provenance.get("video") or {}
-        self.report.video_seconds += answer.duration_seconds
-        return self._row(
-            video,
-            seen,
-            attempts,
-            status="done",
-            duration_seconds=answer.duration_seconds,
-            num_frames_decoded=provenance.get("num_frames_decoded"),
-            warnings=list(answer.warnings),
-            segments=[vars(segment) for segment in answer.segments],
-            **{name: declared.get(name) for name in DECLARED},
-        )
-
-    def _failed(
-        self, video: PlannedVideo, seen: Seen | None, error: BacktalError, attempts: int
-    ) -> dict[str, Any]:
-        status = "failed" if isinstance(error, NOT_THE_VIDEOS_FAULT) else "quarantined"
-        verdict = Verdict(error.grpc_code, error.message)
-        return self._row(video, seen, attempts, status=status, **verdict.as_columns())
-
-    def _row(
-        self, video: PlannedVideo, seen: Seen | None, attempts: int, **columns: Any
-    ) -> dict[str, Any]:
-        row: dict[str, Any] = {
-            "uri": video.uri,
-            "bundle": video.bundle,
-            "identity": UNKNOWN if seen is None else seen.identity,
-            "stamp": None if seen is None else seen.kept_stamp,
-            "bundle_sha256": self._bundle_sha256,
-            "attempts": attempts,
-            "warnings": [],
-            "segments": [],
-        }
-        return {**row, **columns}
-
-    def _ended(self, row: dict[str, Any]) -> dict[str, Any]:
+    def _ended(self, row: Row) -> Row:
         self.report.num_videos[row["status"]] += 1
         if row["status"] in NOT_DONE and len(self.report.failures) < MAX_FAILURES_TOLD:
             failure = VideoFailure(row["uri"], row["status"], row["error"])
             self.report.failures.append(failure)
         return {**row, "finished_at": _now()}
-
-
-def _row_of_deleted(video: PlannedVideo) -> dict[str, Any]:
-    return {
-        "uri": video.uri,
-        "bundle": video.bundle,
-        "identity": video.known_identity,
-        "stamp": None,
-        "bundle_sha256": video.known_sha256,
-        "status": "deleted",
-        "attempts": 0,
-        "warnings": [],
-        "segments": [],
-    }
 
 
 def _now() -> datetime:

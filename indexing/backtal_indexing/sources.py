@@ -194,10 +194,10 @@ class VideoList:
         return {folder for video in self.videos() for folder in _folder_of(video.uri)}
 
     def _uri(self, text: str, folder: str, number: int) -> str:
-        scheme = urlsplit(text).scheme if "://" in text else ""
-        if scheme in ALLOWED_SCHEMES:
+        scheme, is_uri, _ = text.partition("://")
+        if is_uri and scheme in ALLOWED_SCHEMES:
             return text if scheme != "file" else file_uri(normal_url(text))
-        if scheme:
+        if is_uri:
             raise InvalidFile(f"{self.name}, entry {number}: {text!r} has scheme {scheme!r}")
         if folder.startswith(S3_PREFIX):
             return f"{folder}/{text}"
@@ -224,12 +224,21 @@ class VideoList:
             raise InvalidFile(f"{self.name} is no text: {error}") from None
 
     def _csv(self) -> Iterator[tuple[str, str | None]]:
-        reader = csv.DictReader(self._lines())
-        self._check_columns(reader.fieldnames or ())
+        reader = csv.reader(self._lines())
+        names = next(reader, [])
+        self._check_columns(names)
+        at = names.index(URI_COLUMN)
+        identity_at = names.index(IDENTITY_COLUMN) if IDENTITY_COLUMN in names else None
         for row in reader:
-            if not row[URI_COLUMN]:
-                raise InvalidFile(f"{self.name}, line {reader.line_num}: {URI_COLUMN} is empty")
-            yield row[URI_COLUMN], row.get(IDENTITY_COLUMN) or None
+            if not row:
+                continue
+            if len(row) != len(names) or not row[at]:
+                is_whole = len(row) == len(names)
+                told = (
+                    f"{URI_COLUMN} is empty" if is_whole else f"{len(row)} fields of {len(names)}"
+                )
+                raise InvalidFile(f"{self.name}, line {reader.line_num}: {told}")
+            yield row[at], None if identity_at is None else row[identity_at] or None
 
     def _parquet(self) -> Iterator[tuple[str, str | None]]:
         import pyarrow as pa

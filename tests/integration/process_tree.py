@@ -12,7 +12,10 @@ from backtal_serving.server import SHARED_MEMORY
 
 @dataclass(frozen=True)
 class Held:
-    """By a process tree at one moment. Memory shared by several processes counts once."""
+    """By a process tree at one moment. Memory shared by several processes counts once.
+
+    resident_bytes: without mapped files, whose share depends on who else has them open.
+    """
 
     resident_bytes: int = 0
     shared_memory_bytes: int = 0
@@ -50,7 +53,7 @@ def _of_one(process_id: int) -> Held:
     try:
         memory = _fields(folder / "smaps_rollup")
         return Held(
-            resident_bytes=1024 * memory["Pss"],
+            resident_bytes=1024 * (memory["Pss"] - memory["Pss_File"]),
             num_files=len(list((folder / "fd").iterdir())),
             num_threads=_fields(folder / "status")["Threads"],
             num_processes=1,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import multiprocessing
 import os
+import resource
 import time
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
@@ -128,6 +129,24 @@ def test_a_damaged_entry_is_missing_and_is_removed(
     path.write_bytes(content)
     assert store.find(KEY) is None
     assert files(folder) == []
+
+
+def test_an_entry_that_cannot_be_read_now_is_kept(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = store_in(tmp_path)
+    put(store, KEY, np.ones((3, 7), np.float32))
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))
+    try:
+        assert store.find(KEY) is None
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert "cannot be read" in caplog.text
+    found = store.find(KEY)
+    assert found is not None
+    with found:
+        assert sum(part.shape[1] for part in found.batches()) == 7
 
 
 def test_an_entry_under_another_name_is_not_taken(tmp_path: Path) -> None:

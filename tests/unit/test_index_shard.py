@@ -17,6 +17,7 @@ from backtal.errors import (
     InvalidVideo,
     NotFound,
     PermissionDenied,
+    ResourceExhausted,
     Unauthenticated,
     Unavailable,
 )
@@ -184,6 +185,19 @@ def test_a_service_that_is_not_ready_is_waited_for(index: Index, monkeypatch) ->
     index_library(index, library_of(1), service)
     # That was no attempt of the video's.
     assert current_rows_of(index)[uri, "tiny"]["attempts"] == 1
+
+
+@pytest.mark.parametrize("error", [ResourceExhausted, Unavailable])
+def test_a_turn_is_waited_for(index: Index, error: type[BacktalError], monkeypatch) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr("backtal_indexing.shard.time.sleep", slept.append)
+    uri = URI.format(1)
+    full = error("the service is full: 64 requests wait", retry_after_seconds=2.0)
+    index_library(index, library_of(1), FakeService(errors={uri: [full] * 20}))
+    row = current_rows_of(index)[uri, "tiny"]
+    assert (row["status"], row["attempts"]) == ("done", 1)
+    assert len(slept) == 20
+    assert all(2.0 <= seconds <= 3.0 for seconds in slept)
 
 
 @pytest.mark.parametrize(

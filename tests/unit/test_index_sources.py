@@ -105,6 +105,7 @@ def test_manifests_of_all_kinds(library: Path) -> None:
     [
         ("a.csv", "path\nx.mp4\n", r"columns \['path'\], expected 'uri'"),
         ("a.csv", "uri,id\n,3\n", "line 2: uri is empty"),
+        ("a.csv", "uri,id\nx.mp4\n", "line 2: 1 fields of 2"),
         ("a.csv", "", r"columns \[\]"),
         ("a.txt", "ftp://host/x.mp4\n", "entry 1: 'ftp://host/x.mp4' has scheme 'ftp'"),
         ("a.txt", b"\xff\xfe\n", "is no text"),

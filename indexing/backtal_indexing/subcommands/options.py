@@ -42,6 +42,13 @@ def configure_running(parser: argparse.ArgumentParser) -> None:
     who.add_argument(
         "--repository", type=Path, metavar="DIR", help="the model repository, without --server"
     )
+    who.add_argument(
+        "--features",
+        type=Path,
+        metavar="DIR",
+        help="keep features there, without --server: a bundle with another head on the same "
+        "backbone then decodes nothing",
+    )
     who.add_argument("--bundle", metavar="NAME", help="by default the only one, else kinetics400")
     how = parser.add_argument_group("how")
     how.add_argument("--engine", choices=("local", "ray"), default="local")
@@ -86,6 +93,9 @@ def check_running(arguments: argparse.Namespace) -> None:
     for option in ("http", "root_certificates"):
         if getattr(arguments, option) and not arguments.server:
             raise InvalidArgument(f"{_option(option)} goes with --server")
+    for option in ("repository", "features"):
+        if getattr(arguments, option) and arguments.server:
+            raise InvalidArgument(f"{_option(option)} is for a run without --server")
 
 
 def _option(name: str) -> str:
@@ -158,7 +168,7 @@ def service_of(arguments: argparse.Namespace, roots: Sequence[Path]) -> Iterator
         os.environ.get(REPOSITORY_VARIABLE, DEFAULT_REPOSITORY)
     )
     bundle = arguments.bundle or default_bundle(repository)
-    with embedded_server(repository, roots) as client:
+    with embedded_server(repository, roots, feature_folder=arguments.features) as client:
         yield Service(client.address, bundle, send=arguments.send)
 
 
