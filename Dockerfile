@@ -80,7 +80,7 @@ COPY LICENSE NOTICE /usr/share/doc/backtal/
 USER 10001
 WORKDIR /home/backtal
 HEALTHCHECK --interval=30s --timeout=30s --start-period=600s --retries=3 \
-    CMD ["python3", "-c", "import sys; from pathlib import Path; from backtal_serving.canary import Canary; sys.exit(Canary(Path('/repository'), 20).problem('127.0.0.1:8001'))"]
+    CMD ["python3", "-m", "backtal_serving.probe", "/repository", "127.0.0.1:8001"]
 CMD ["tritonserver", "--model-repository=/repository", "--grpc-address=127.0.0.1", "--allow-http=false"]
 
 # The last, so the default.

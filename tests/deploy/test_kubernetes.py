@@ -210,7 +210,7 @@ def test_the_door_of_the_gpu_form_takes_its_settings(rendered: dict[str, list[Re
     models = ServingSettings.from_environment({SETTINGS_VARIABLE: told})
     assert models.spool_folder == settings.spool_folder
     assert models.tracing == settings.tracing
-    compile(triton["livenessProbe"]["exec"]["command"][-1], "probe", "exec")
+    assert triton["livenessProbe"]["exec"]["command"][-1] == settings.triton_address
 
 
 def test_tritons_options_are_its_own(rendered: dict[str, list[Resource]]) -> None:
