@@ -58,7 +58,7 @@ class Service:
 
     def stub_of(self, model: str) -> int:
         """The process of a model."""
-        return next(pid for pid, name in stubs_of(self.triton).items() if name == model)
+        return next(pid for pid, stub in stubs_of(self.triton).items() if stub.model == model)
 
 
 @contextmanager
