@@ -12,7 +12,7 @@ from typing import Any
 from tritonclient.grpc import model_config_pb2, service_pb2
 
 from backtal.client import STREAM_SUFFIX
-from backtal.errors import BacktalError, NotFound
+from backtal.errors import BacktalError, NotFound, Unavailable
 from backtal.settings import read_json
 from backtal_serving.door.triton import Triton
 from backtal_serving.version_report import VersionReport
@@ -61,10 +61,19 @@ class Catalogue:
         self._report_file = report_file
         self.models: dict[str, ModelSpec] = {}
         self.is_ready = False
+        # Of these bundles, as the supervisor says; one that is loaded again is not in `models`.
+        self._served: frozenset[str] = frozenset()
 
     def model(self, name: str, version: str = "") -> ModelSpec:
-        """The public model of that name. Raises NotFound, for inner models too."""
+        """The public model of that name.
+
+        Raises NotFound, for inner models too; Unavailable while it is loaded again.
+        """
         spec = self.models.get(name)
+        if spec is None and name.removesuffix(STREAM_SUFFIX) in self._served:
+            raise Unavailable(
+                f"model {name!r} is being loaded again", retry_after_seconds=REFRESH_SECONDS
+            )
         if spec is None:
             known = ", ".join(self.bundles()) or "none at the moment"
             raise NotFound(f"no model {name[:80]!r}, there are {known}")
@@ -90,6 +99,7 @@ class Catalogue:
         try:
             versions = await self._ready_versions()
             report = self._report()
+            self._served = frozenset(report.served)
             self.models = {
                 name: await self._spec(name, versions[name], report) for name in versions
             }
