@@ -3,7 +3,7 @@
 # make test                 set everything up and run the tests
 # make help                 the rest
 .DEFAULT_GOAL := help
-.PHONY: help install demo assets test test-long check format system serve ablation clean
+.PHONY: help install demo assets test test-long check format system serve ablation image-pins audit clean
 
 # Without its bytecode cache PyTorch takes 20 s to import, every time.
 unexport PYTHONDONTWRITEBYTECODE
@@ -33,8 +33,8 @@ serve: install  ## the service alone, with the demo's repository, until Ctrl-C
 test: install  ## the tests; TESTS="tests/unit -k name" for some of them
 	@$(RUN) -m pytest -m "not long" $(TESTS)
 
-test-long: install  ## soaks, floods, long fuzzing, the whole corpus made anew
-	@$(RUN) -m pytest -m long $(TESTS)
+test-long: install  ## soaks, floods, long fuzzing, the corpus anew; docs/long-tests.md says how it went
+	@$(RUN) -m pytest -m long $(or $(TESTS),--figures docs/long-tests.md)
 
 ablation: install  ## docs/ablation.md, for hours; CORPUS=folder, THUMOS14=folder, JOBS=2
 	@mkdir -p var
@@ -51,6 +51,21 @@ check: install  ## lint, format, types, and which package may import which
 format: install  ## put the code into its form
 	@$(VENV)/bin/ruff check --fix .
 	@$(VENV)/bin/ruff format .
+
+PINS := $(RUN) -m uv pip compile -q --system-certs --constraint constraints.txt --generate-hashes \
+	--python-platform x86_64-manylinux_2_35 --no-header --no-annotate
+image-pins: install  ## deploy/image/*.txt: what the images install, by hash, of constraints.txt
+	@$(PINS) --python-version 3.11 --extra serving --extra s3 --extra tracing \
+		-o deploy/image/embedded.txt pyproject.toml
+	@$(PINS) --python-version 3.12 --extra client --extra s3 --extra tracing \
+		-o deploy/image/triton.txt pyproject.toml deploy/image/triton.in
+	@$(PINS) --python-version 3.11 --extra index --extra ray \
+		-o deploy/image/index.txt pyproject.toml
+	@$(PINS) --python-version 3.11 -o deploy/image/tools.txt deploy/image/tools.in
+
+audit: install  ## known vulnerabilities of what the images install; asks PyPI, so it is not in check
+	@for image in embedded triton index; do $(RUN) -m pip_audit --strict --disable-pip \
+		--require-hashes -r deploy/image/$$image.txt || exit 1; done
 
 system:  ## as root, on Debian or Ubuntu: what some tests want and are skipped without
 	@tools/system

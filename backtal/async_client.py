@@ -25,6 +25,7 @@ from backtal.detection import DetectionAnswer
 from backtal.errors import BacktalError, Internal
 from backtal.features import FeatureSequence
 from backtal.patience import Patience, RetryPolicy
+from backtal.tracing import traced_call
 
 Result = TypeVar("Result")
 
@@ -88,6 +89,7 @@ class AsyncClient:
         uri: str | None = None,
         features: FeatureSequence | None = None,
         bundle: str | None = None,
+        version: int | None = None,
         options: DetectionOptions | None = None,
         with_cas: bool = False,
         with_features: bool = False,
@@ -95,14 +97,19 @@ class AsyncClient:
     ) -> DetectionAnswer:
         """Find the actions of one video; see `Client.detect`."""
         request = request_of(
-            Sources(video, uri, features), options, with_cas=with_cas, with_features=with_features
+            Sources(video, uri, features),
+            options,
+            version=version,
+            with_cas=with_cas,
+            with_features=with_features,
         )
         name = bundle or await self.default_bundle()
 
         async def ask(left_seconds: float | None) -> DetectionAnswer:
-            result = await self._client.infer(
-                name, client_timeout=left_seconds, headers=self._headers, **request
-            )
+            with traced_call(self.address, self._headers) as headers:
+                result = await self._client.infer(
+                    name, client_timeout=left_seconds, headers=headers, **request
+                )
             return read_answer(result)
 
         return await self._patiently(ask, timeout_seconds)
@@ -114,6 +121,7 @@ class AsyncClient:
         uri: str | None = None,
         features: FeatureSequence | None = None,
         bundle: str | None = None,
+        version: int | None = None,
         options: DetectionOptions | None = None,
         with_cas: bool = False,
         with_features: bool = False,
@@ -123,6 +131,7 @@ class AsyncClient:
         request = request_of(
             Sources(video, uri, features),
             options,
+            version=version,
             with_cas=with_cas,
             with_features=with_features,
             with_progress=True,
@@ -134,16 +143,15 @@ class AsyncClient:
 
         reader = StreamReader()
         limit = self._timeout_seconds if timeout_seconds is None else timeout_seconds
-        responses = self._client.stream_infer(
-            requests(), stream_timeout=limit, headers=self._headers
-        )
-        try:
-            async for result, error in responses:
-                if error is not None:
-                    raise translate(error, self.address) from None
-                yield reader.read(result)
-        except self._exception as error:
-            raise translate(error, self.address) from None
+        with traced_call(self.address, self._headers) as headers:
+            responses = self._client.stream_infer(requests(), stream_timeout=limit, headers=headers)
+            try:
+                async for result, error in responses:
+                    if error is not None:
+                        raise translate(error, self.address) from None
+                    yield reader.read(result)
+            except self._exception as error:
+                raise translate(error, self.address) from None
         if reader.latest.answer is None:
             raise Internal("the stream ended without an answer")
 

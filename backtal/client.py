@@ -12,9 +12,12 @@ from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any, TypeVar
 
+import numpy as np
+
 from backtal.client_wire import (
     DEFAULT_BUNDLE,
     STREAM_SUFFIX,
+    BundleVersion,
     DetectionOptions,
     Sources,
     StreamReader,
@@ -26,16 +29,19 @@ from backtal.client_wire import (
     request_of,
     translate,
     tritonclient,
+    versions_of,
 )
 from backtal.detection import DetectionAnswer
 from backtal.errors import BacktalError, DeadlineExceeded, Unavailable
 from backtal.features import FeatureSequence
 from backtal.patience import NO_RETRIES, Patience, RetryPolicy
+from backtal.tracing import traced_call
 
 __all__ = [
     "DEFAULT_BUNDLE",
     "NO_RETRIES",
     "STREAM_SUFFIX",
+    "BundleVersion",
     "Client",
     "DetectionOptions",
     "RetryPolicy",
@@ -104,18 +110,34 @@ class Client:
 
     def bundles(self) -> tuple[str, ...]:
         """The names of the bundles that the server has ready."""
+        return bundles_of(self._index())
 
-        def ask(left_seconds: float | None) -> tuple[str, ...]:
-            index = self._client.get_model_repository_index(
-                headers=self._headers, client_timeout=left_seconds
-            )
-            return bundles_of(index)
-
-        return self._patiently(ask, None)
+    def versions(self, bundle: str) -> tuple[BundleVersion, ...]:
+        """The versions of a bundle, rising; those that the server refused say why."""
+        return versions_of(self._index(), bundle)
 
     def default_bundle(self) -> str:
         """The only bundle, else `kinetics400`. Raises InvalidArgument where neither exists."""
         return choose_bundle(self.bundles())
+
+    def bundle_sha256(self, bundle: str) -> str:
+        """The hash of the bundle that answers now: from its answer to two clips of nothing.
+
+        Raises NotFound for no such bundle.
+        """
+
+        def feature_dim(left_seconds: float | None) -> int:
+            metadata = self._client.get_model_metadata(
+                bundle, headers=self._headers, client_timeout=left_seconds
+            )
+            (shape,) = [tensor.shape for tensor in metadata.inputs if tensor.name == "features"]
+            return int(shape[0])
+
+        nothing = np.zeros((self._patiently(feature_dim, None), 2), np.float32)
+        answer = self.detect(
+            features=FeatureSequence.from_equal_parts(nothing, duration_seconds=1.0), bundle=bundle
+        )
+        return str(answer.provenance["bundle_sha256"])
 
     def detect(
         self,
@@ -124,6 +146,7 @@ class Client:
         uri: str | None = None,
         features: FeatureSequence | None = None,
         bundle: str | None = None,
+        version: int | None = None,
         options: DetectionOptions | None = None,
         with_cas: bool = False,
         with_features: bool = False,
@@ -133,7 +156,7 @@ class Client:
         """Find the actions of one video: its bytes, a URI that the server may read, or features.
 
         `on_progress` is called with the seconds done and the seconds in all; it takes the
-        bundle's stream model. `bundle` None is `default_bundle()`.
+        bundle's stream model. `bundle` None is `default_bundle()`, `version` None its newest.
         """
         sources = Sources(video, uri, features)
         name = bundle or self.default_bundle()
@@ -141,12 +164,13 @@ class Client:
 
         def ask(left_seconds: float | None) -> DetectionAnswer:
             if on_progress is None:
-                request = request_of(sources, options, **wanted)
-                result = self._client.infer(
-                    name, client_timeout=left_seconds, headers=self._headers, **request
-                )
+                request = request_of(sources, options, version=version, **wanted)
+                with traced_call(self.address, self._headers) as headers:
+                    result = self._client.infer(
+                        name, client_timeout=left_seconds, headers=headers, **request
+                    )
                 return read_answer(result)
-            request = request_of(sources, options, **wanted, with_progress=True)
+            request = request_of(sources, options, version=version, with_progress=True, **wanted)
             return self._last(self._updates(name, request, left_seconds), on_progress)
 
         return self._patiently(ask, timeout_seconds)
@@ -158,6 +182,7 @@ class Client:
         uri: str | None = None,
         features: FeatureSequence | None = None,
         bundle: str | None = None,
+        version: int | None = None,
         options: DetectionOptions | None = None,
         with_cas: bool = False,
         with_features: bool = False,
@@ -171,6 +196,7 @@ class Client:
         request = request_of(
             Sources(video, uri, features),
             options,
+            version=version,
             with_cas=with_cas,
             with_features=with_features,
             with_progress=True,
@@ -178,14 +204,32 @@ class Client:
         limit = self._timeout_seconds if timeout_seconds is None else timeout_seconds
         return self._updates(bundle or self.default_bundle(), request, limit)
 
+    def _index(self) -> Any:
+        def ask(left_seconds: float | None) -> Any:
+            return self._client.get_model_repository_index(
+                headers=self._headers, client_timeout=left_seconds
+            )
+
+        return self._patiently(ask, None)
+
     def _updates(
         self, bundle: str, request: dict[str, Any], timeout_seconds: float | None
+    ) -> Iterator[Update]:
+        with traced_call(self.address, self._headers) as headers:
+            yield from self._updates_with(headers, bundle, request, timeout_seconds)
+
+    def _updates_with(
+        self,
+        headers: dict[str, str],
+        bundle: str,
+        request: dict[str, Any],
+        timeout_seconds: float | None,
     ) -> Iterator[Update]:
         arrived: queue.Queue[tuple[Any, Any]] = queue.Queue()
         self._client.start_stream(
             callback=lambda result, error: arrived.put((result, error)),
             stream_timeout=timeout_seconds,
-            headers=self._headers,
+            headers=headers,
         )
         reader = StreamReader()
         try:

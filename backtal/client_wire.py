@@ -91,6 +91,15 @@ class Update:
 
 
 @dataclass(frozen=True)
+class BundleVersion:
+    """A version of a bundle as a server has it; where it is not ready, why."""
+
+    number: int
+    is_ready: bool
+    problem: str = ""
+
+
+@dataclass(frozen=True)
 class Sources:
     """One of a video's bytes, a URI that the server may read, and features."""
 
@@ -111,8 +120,9 @@ def request_of(
     with_cas: bool,
     with_features: bool,
     with_progress: bool = False,
+    version: int | None = None,
 ) -> dict[str, Any]:
-    """Inputs, outputs and parameters for `infer` of tritonclient. Raises LimitExceeded."""
+    """What `infer` of tritonclient takes beside the model's name. Raises LimitExceeded."""
     grpc = tritonclient()
     names = ALWAYS + (WITH_CAS if with_cas else ()) + (WITH_FEATURES if with_features else ())
     if with_progress:
@@ -122,6 +132,8 @@ def request_of(
     if features is not None and features.provenance.backbone_sha256:
         parameters["backbone"] = ",".join(features.provenance.backbone_sha256)
     return {
+        # Empty is the newest.
+        "model_version": "" if version is None else str(version),
         "inputs": _inputs(sources),
         "outputs": [grpc.InferRequestedOutput(name) for name in names],
         "parameters": parameters,
@@ -166,6 +178,22 @@ def bundles_of(index: Any) -> tuple[str, ...]:
     """The bundles in an answer to RepositoryIndex."""
     ready = {model.name for model in index.models if model.state == "READY"}
     return tuple(sorted(name for name in ready if name + STREAM_SUFFIX in ready))
+
+
+def versions_of(index: Any, bundle: str) -> tuple[BundleVersion, ...]:
+    """The versions of a bundle in an answer to RepositoryIndex, rising."""
+    found: dict[int, list[Any]] = {}
+    for model in index.models:
+        if model.name in (bundle, bundle + STREAM_SUFFIX) and model.version.isdecimal():
+            found.setdefault(int(model.version), []).append(model)
+    return tuple(
+        BundleVersion(
+            number,
+            is_ready=len(models) == 2 and all(model.state == "READY" for model in models),
+            problem=next((model.reason for model in models if model.reason), ""),
+        )
+        for number, models in sorted(found.items())
+    )
 
 
 def choose_bundle(names: Sequence[str]) -> str:

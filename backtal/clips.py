@@ -88,7 +88,7 @@ class ClipAssembler:
     def finish(self) -> Iterator[NDArray[np.uint8]]:
         """The clips that need padding, after the last window."""
         if self._next_tick == 0:
-            raise InvalidVideo("no frame is on show at any time")
+            raise InvalidVideo("no frame is on show at any time", problem="nothing_decoded")
         num_real_ticks = self._next_tick
         least_real = math.ceil(self._plan.frames_per_clip / 2)
         last = self._shown[-1]

@@ -115,8 +115,12 @@ class LocalDetector:
 
 
 @contextmanager
-def embedded_server(repository: Path, allowed_roots: Sequence[Path]) -> Iterator[Client]:
+def embedded_server(
+    repository: Path, allowed_roots: Sequence[Path], *, feature_folder: Path | None = None
+) -> Iterator[Client]:
     """A server for the length of the `with` block, from the room that registers one.
+
+    With a `feature_folder`, what its backbones say of a video is kept there for the next bundle.
 
     Raises MissingDependency where none is installed; NotFound where the repository is not there.
     """
@@ -129,7 +133,8 @@ def embedded_server(repository: Path, allowed_roots: Sequence[Path]) -> Iterator
             "no server to embed is installed: pip install 'backtal[serving]', or take --local"
         )
     server_class = registered[0].load()
-    with server_class(repository, allowed_roots) as server, Client(server.grpc_address) as client:
+    server = server_class(repository, allowed_roots, feature_folder=feature_folder)
+    with server, Client(server.grpc_address) as client:
         yield client
 
 

@@ -5,12 +5,14 @@
     │   ├── InvalidVideo                               not a video, none inside, damaged, empty
     │   ├── LimitExceeded                              too long, too large, too many pixels
     │   ├── InvalidFile                                features, annotations, manifests, checkpoints
-    │   └── GateFailed                                 a network or bundle further off than allowed
+    │   ├── GateFailed                                 a network or bundle further off than allowed
+    │   └── VersionRefused                             a running service cannot serve it
     ├── NotFound             NOT_FOUND           404   no such model, no such object
     ├── Unauthenticated      UNAUTHENTICATED     401
     ├── PermissionDenied     PERMISSION_DENIED   403   a URI outside the allowed roots
     ├── ResourceExhausted    RESOURCE_EXHAUSTED  429   the caller's own quota
     ├── Unavailable          UNAVAILABLE         503   the service is full, starting or stopping
+    │   └── DecoderUnavailable                         all at work, or ended from outside
     ├── DeadlineExceeded     DEADLINE_EXCEEDED   504
     ├── Cancelled            CANCELLED           499   the caller went away
     ├── MissingDependency    FAILED_PRECONDITION 501   an extra or a system library is not installed
@@ -24,7 +26,11 @@ into INTERNAL, so an error crosses Triton inside its message: ``[CODE] text`` or
 from __future__ import annotations
 
 import re
-from typing import ClassVar
+from typing import ClassVar, Literal
+
+VideoProblem = Literal[
+    "unreadable", "no_video_stream", "nothing_decoded", "damaged", "incomplete", "decoder_crashed"
+]
 
 
 class BacktalError(Exception):
@@ -47,7 +53,20 @@ class InvalidArgument(BacktalError):
 
 
 class InvalidVideo(InvalidArgument):
-    """The bytes are no video, hold no video stream, or do not decode to what they declare."""
+    """The bytes are no video, hold no video stream, or do not decode to what they declare.
+
+    `problem` is which of these, in a word.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        problem: VideoProblem = "unreadable",
+        retry_after_seconds: float | None = None,
+    ) -> None:
+        super().__init__(message, retry_after_seconds=retry_after_seconds)
+        self.problem: VideoProblem = problem
 
 
 class LimitExceeded(InvalidArgument):
@@ -60,6 +79,10 @@ class InvalidFile(InvalidArgument):
 
 class GateFailed(InvalidArgument):
     """A network or a bundle is further from what it should answer than its gate allows."""
+
+
+class VersionRefused(InvalidArgument):
+    """A running service tried a new version of a bundle, and goes on with the one before."""
 
 
 class NotFound(BacktalError):
@@ -95,6 +118,10 @@ class Unavailable(BacktalError):
 
     grpc_code = "UNAVAILABLE"
     http_status = 503
+
+
+class DecoderUnavailable(Unavailable):
+    """No decoder can be had, or the one there was is ended from outside."""
 
 
 class DeadlineExceeded(BacktalError):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,10 +18,10 @@ from backtal.feature_store import FeatureStore, KnownVideos
 from backtal.feature_store.key import feature_key
 from backtal.features import FeatureProvenance, FeatureSequence, FloatArray
 from backtal.flow import joined, pieces
-from backtal.manifest import ClipPlan, FeatureManifest, Manifest, StreamName
+from backtal.manifest import ClipPlan, FeatureManifest, Manifest
 from backtal.precision import computed_in
 from backtal.prefetch import Prefetch
-from backtal.run_control import Progress, RunControl
+from backtal.run_control import Progress, RunControl, StageTime
 from backtal.stages import Clips, Stages
 from backtal.video import (
     RESIZER,
@@ -186,34 +186,38 @@ class FeatureExtractor:
         declared_seconds = video.description.duration_seconds or 0.0
         num_clips = 0
         with Prefetch(clip_batches(video, plan, allow_partial), name="decode") as batches:
-            for clips in batches:
-                control.check_cancelled()
-                by_stream = self._by_stream(clips, control)
-                with control.measure("features"):
-                    values = np.ascontiguousarray(self._features(by_stream).T)
-                take(values)
-                num_clips += len(clips)
-                done_seconds = num_clips * plan.stride_seconds
-                total_seconds = declared_seconds or done_seconds
-                control.on_progress(Progress(min(done_seconds, total_seconds), total_seconds))
-        control.add_seconds("decode", batches.busy_seconds)
+            try:
+                for samples in batches:
+                    control.check_cancelled()
+                    take(self._features(samples, control))
+                    num_clips += len(samples)
+                    done_seconds = num_clips * plan.stride_seconds
+                    total_seconds = declared_seconds or done_seconds
+                    control.on_progress(Progress(min(done_seconds, total_seconds), total_seconds))
+            finally:
+                spent = StageTime(batches.started, batches.ended, batches.busy_seconds)
+                control.add("decode", spent)
         control.check_cancelled()
 
     def _key(self, content: str) -> str:
         return feature_key(content, self._manifest, self.provenance, self._limits)
 
-    def _by_stream(
-        self, samples: NDArray[np.uint8], control: RunControl
-    ) -> Mapping[StreamName, Clips]:
-        """The clips of each stream, from samples [n, frames_taken, H, W, 3]."""
-        clips: dict[StreamName, Clips] = {}
+    def _features(self, samples: NDArray[np.uint8], control: RunControl) -> FloatArray:
+        """Features [D, n] of samples [n, frames_taken, H, W, 3], one stream below the other."""
+        parts = []
         for backbone in self._description.backbones:
-            if backbone.stream == "rgb":
-                clips["rgb"] = samples[:, : self._description.clip_plan.frames_per_clip]
-            else:
-                with control.measure("flow"):
-                    clips["flow"] = self._flow(samples, control)
-        return clips
+            with control.measure(backbone.stream):
+                clips: Clips = samples[:, : self._description.clip_plan.frames_per_clip]
+                if backbone.stream == "flow":
+                    clips = self._flow(samples, control)
+                part = self._stages.features(backbone.stream, clips)
+            if part.shape != (len(clips), backbone.feature_dim):
+                raise Internal(
+                    f"backbone {backbone.name} gave features {list(part.shape)} for "
+                    f"{len(clips)} clips, expected [{len(clips)}, {backbone.feature_dim}]"
+                )
+            parts.append(part)
+        return np.ascontiguousarray(np.concatenate(parts, axis=1).T)
 
     def _flow(self, samples: NDArray[np.uint8], control: RunControl) -> FloatArray:
         """Flow [n, frames_per_clip, H, W, 2]; between two frames it is computed once a batch."""
@@ -232,19 +236,6 @@ class FeatureExtractor:
             control.check_cancelled()
             fields.append(self._stages.flow_fields(part))
         return np.concatenate(fields)
-
-    def _features(self, by_stream: Mapping[StreamName, Clips]) -> FloatArray:
-        parts = []
-        for backbone in self._description.backbones:
-            clips = by_stream[backbone.stream]
-            part = self._stages.features(backbone.stream, clips)
-            if part.shape != (len(clips), backbone.feature_dim):
-                raise Internal(
-                    f"backbone {backbone.name} gave features {list(part.shape)} for "
-                    f"{len(clips)} clips, expected [{len(clips)}, {backbone.feature_dim}]"
-                )
-            parts.append(part)
-        return np.concatenate(parts, axis=1)
 
     def _check_streams(self) -> None:
         description = self._description

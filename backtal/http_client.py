@@ -15,6 +15,7 @@ from backtal.client_wire import DetectionOptions, headers_of
 from backtal.detection import DetectionAnswer
 from backtal.errors import BacktalError
 from backtal.patience import Patience, RetryPolicy
+from backtal.tracing import traced_call
 
 
 class HttpClient:
@@ -64,6 +65,7 @@ class HttpClient:
         video: Path,
         *,
         bundle: str | None = None,
+        version: int | None = None,
         options: DetectionOptions | None = None,
         with_cas: bool = False,
     ) -> DetectionAnswer:
@@ -71,14 +73,16 @@ class HttpClient:
 
         Raises NotFound for a file that is not there, and the kinds of `backtal.errors`.
         """
-        query = http_wire.query_of(bundle, options, with_cas)
+        query = http_wire.query_of(bundle, options, with_cas, version)
         patience = Patience(self._retries, self._timeout_seconds)
         while True:
             request = http_wire.request_for(video, query, patience.left_seconds)
             try:
-                content = http_wire.pieces(video)
-                response = self._client.post(http_wire.PATH, content=content, **request)
-                return http_wire.read_answer(response)
+                with traced_call(self._client.base_url.host, request["headers"]) as headers:
+                    request["headers"] = headers
+                    content = http_wire.pieces(video)
+                    response = self._client.post(http_wire.PATH, content=content, **request)
+                    return http_wire.read_answer(response)
             except self._transport_error as error:
                 failed = http_wire.not_reached(error, self.url)
             except BacktalError as error:
@@ -129,18 +133,21 @@ class AsyncHttpClient:
         video: Path,
         *,
         bundle: str | None = None,
+        version: int | None = None,
         options: DetectionOptions | None = None,
         with_cas: bool = False,
     ) -> DetectionAnswer:
         """Find the actions of a file; see `HttpClient.detect`."""
-        query = http_wire.query_of(bundle, options, with_cas)
+        query = http_wire.query_of(bundle, options, with_cas, version)
         patience = Patience(self._retries, self._timeout_seconds)
         while True:
             request = http_wire.request_for(video, query, patience.left_seconds)
             try:
-                content = http_wire.pieces_async(video)
-                response = await self._client.post(http_wire.PATH, content=content, **request)
-                return http_wire.read_answer(response)
+                with traced_call(self._client.base_url.host, request["headers"]) as headers:
+                    request["headers"] = headers
+                    content = http_wire.pieces_async(video)
+                    response = await self._client.post(http_wire.PATH, content=content, **request)
+                    return http_wire.read_answer(response)
             except self._transport_error as error:
                 failed = http_wire.not_reached(error, self.url)
             except BacktalError as error:

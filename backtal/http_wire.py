@@ -50,7 +50,10 @@ def trust(root_certificates: str | None) -> ssl.SSLContext | bool:
 
 
 def query_of(
-    bundle: str | None, options: DetectionOptions | None, with_cas: bool
+    bundle: str | None,
+    options: DetectionOptions | None,
+    with_cas: bool,
+    version: int | None = None,
 ) -> dict[str, Any]:
     """The query of a detection."""
     options = options or DetectionOptions()
@@ -59,6 +62,8 @@ def query_of(
         query["classes"] = list(options.classes)
     if bundle is not None:
         query["bundle"] = bundle
+    if version is not None:
+        query["version"] = str(version)
     if with_cas:
         query["include"] = "cas"
     return query

@@ -34,7 +34,7 @@ from backtal.features import (
 )
 from backtal.localization import Choice, localize
 from backtal.manifest import Manifest
-from backtal.run_control import Progress, RunControl
+from backtal.run_control import Progress, RunControl, StageTime
 from backtal.segments import Segment
 from backtal.stages import CasOutput, Stages
 from backtal.streaming import SegmentStream
@@ -150,10 +150,12 @@ class Pipeline:
         is_cancelled: Callable[[], bool] = lambda: False,
         on_progress: Callable[[Progress], None] = lambda _: None,
         max_seconds: float | None = None,
+        stages: dict[str, StageTime] | None = None,
         keep: Collection[Kept] = ("cas", "features"),
     ) -> Answer:
         """Answer `request`; `keep` says what of the large parts of an answer is wanted.
 
+        `stages` is filled with the time of each stage as the run goes on, to its end or its error.
         `on_progress` gets segments as they become final, each once, where the bundle has windows
         and the features are not wanted. What it gets is in the answer, unless the video has more
         than `max_segments`: those are then the surest of them.
@@ -164,7 +166,9 @@ class Pipeline:
         backbone or dimension, and for a choice out of its range.
         """
         with closing(request.remote) if request.remote is not None else nullcontext():
-            control = RunControl(is_cancelled, on_progress, max_seconds)
+            control = RunControl(
+                is_cancelled, on_progress, max_seconds, {} if stages is None else stages
+            )
             # Before any work is done; localization would find it at the end.
             choice = Choice(
                 request.score_threshold, request.max_segments, request.classes, request.nms

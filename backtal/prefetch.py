@@ -17,6 +17,9 @@ class Prefetch(Generic[Item]):
 
     An error of the iterable is raised where the item would have come. Leaving the context stops
     the thread after the item it is at and waits for it.
+
+    started, ended: by `time.monotonic`, of the first item and of the last so far. busy_seconds:
+    spent on them.
     """
 
     def __init__(self, items: Iterable[Item], *, depth: int = 1, name: str = "prefetch") -> None:
@@ -24,9 +27,11 @@ class Prefetch(Generic[Item]):
         self._ready: queue.Queue[tuple[Item] | BaseException | None] = queue.Queue(depth)
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
+        self.started = self.ended = time.monotonic()
         self.busy_seconds = 0.0
 
     def __enter__(self) -> Prefetch[Item]:
+        self.started = self.ended = time.monotonic()
         self._thread.start()
         return self
 
@@ -60,7 +65,8 @@ class Prefetch(Generic[Item]):
             while not self._stopped.is_set():
                 started = time.monotonic()
                 item = next(items, self)
-                self.busy_seconds += time.monotonic() - started
+                self.ended = time.monotonic()
+                self.busy_seconds += self.ended - started
                 if isinstance(item, Prefetch):
                     break
                 self._ready.put((item,))

@@ -20,15 +20,40 @@ class Progress:
     segments: tuple[Segment, ...] = ()
 
 
+@dataclass(frozen=True)
+class StageTime:
+    """When a stage first began and last ended, by `time.monotonic`, and the seconds it worked.
+
+    Stages take turns batch by batch, so that `seconds` is less than the span between the two.
+    """
+
+    started: float
+    ended: float
+    seconds: float
+
+    def plus(self, other: StageTime) -> StageTime:
+        """Both together."""
+        return StageTime(
+            min(self.started, other.started),
+            max(self.ended, other.ended),
+            self.seconds + other.seconds,
+        )
+
+
 @dataclass
 class RunControl:
-    """The caller's two hooks, how long a run may take, and its clock: seconds spent by stage."""
+    """The caller's two hooks, how long a run may take, and its clock: each stage's time."""
 
     is_cancelled: Callable[[], bool] = lambda: False
     on_progress: Callable[[Progress], None] = lambda _: None
     max_seconds: float | None = None
-    stage_seconds: dict[str, float] = field(default_factory=dict)
+    stages: dict[str, StageTime] = field(default_factory=dict)
     started: float = field(default_factory=time.monotonic)
+
+    @property
+    def stage_seconds(self) -> dict[str, float]:
+        """The seconds that each stage worked."""
+        return {name: stage.seconds for name, stage in self.stages.items()}
 
     @contextmanager
     def measure(self, stage: str) -> Iterator[None]:
@@ -37,11 +62,13 @@ class RunControl:
         try:
             yield
         finally:
-            self.add_seconds(stage, time.monotonic() - started)
+            ended = time.monotonic()
+            self.add(stage, StageTime(started, ended, ended - started))
 
-    def add_seconds(self, stage: str, seconds: float) -> None:
-        """Add time that was measured elsewhere."""
-        self.stage_seconds[stage] = self.stage_seconds.get(stage, 0.0) + seconds
+    def add(self, stage: str, spent: StageTime) -> None:
+        """Add time to `stage`."""
+        before = self.stages.get(stage)
+        self.stages[stage] = spent if before is None else before.plus(spent)
 
     def check_cancelled(self) -> None:
         """Raise Cancelled where the caller has given up, DeadlineExceeded past `max_seconds`."""

@@ -6,7 +6,7 @@ from backtal.localization.choice import Choice
 from backtal.localization.localizer import localize
 from backtal.localization.scores import video_scores
 from backtal.localization.settings import Calibration, LocalizationSettings
-from backtal.localization.windowed import WindowedLocalizer
+from backtal.localization.windowed import WindowedLocalizer, num_windows
 
 __all__ = [
     "Calibration",
@@ -14,5 +14,6 @@ __all__ = [
     "LocalizationSettings",
     "WindowedLocalizer",
     "localize",
+    "num_windows",
     "video_scores",
 ]

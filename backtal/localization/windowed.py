@@ -27,6 +27,14 @@ if TYPE_CHECKING:
 HISTORY_WINDOWS = 8
 
 
+def num_windows(num_positions: int, description: BundleDescription) -> int:
+    """The windows that a CAS of so many positions is scored in."""
+    settings, size = description.localization, description.grid.window_positions
+    if settings.preset == "released" or settings.windows == "whole" or num_positions <= size:
+        return 1
+    return 1 + math.ceil((num_positions - size) / (size // 2))
+
+
 class WindowedLocalizer:
     """Turns a CAS into segments as it arrives, in memory that does not grow with the video.
 

@@ -30,7 +30,7 @@ def check_span(
         return ()
     problem = f"{about.name} declares {declared:.2f} s, {decoded_seconds:.2f} s can be decoded"
     if not allow_partial:
-        raise InvalidVideo(f"{problem}; allow_partial answers for those")
+        raise InvalidVideo(f"{problem}; allow_partial answers for those", problem="incomplete")
     return (problem,)
 
 
@@ -42,4 +42,7 @@ def nothing_decoded(about: VideoDescription, reason: str) -> InvalidVideo:
     ]
     said = " and ".join(declared) or "nothing"
     because = f": {reason}" if reason else ""
-    return InvalidVideo(f"{about.name} declares {said}, no frame of it can be decoded{because}")
+    return InvalidVideo(
+        f"{about.name} declares {said}, no frame of it can be decoded{because}",
+        problem="nothing_decoded",
+    )

@@ -40,11 +40,11 @@ class PyavVideo:
     def __init__(self, source: Source, limits: VideoLimits, threads: int | None = None) -> None:
         self._source = source
         self._limits = limits
-        self._container = _open(source, limits)
+        self._container = open_container(source, limits)
         self._report: DecodeReport | None = None
         try:
             limits.check_streams(source.name, len(self._container.streams))
-            self._stream = _video_stream(self._container, source.name)
+            self._stream = video_stream(self._container, source.name)
             self._stream.codec_context.options = {"max_pixels": str(limits.max_pixels)}
             self._stream.thread_type = "AUTO"
             cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 4
@@ -149,7 +149,10 @@ class _Decoding:
         """The report. Raises InvalidVideo for what fell short, unless that is allowed."""
         name = self._description.name
         if end_seconds <= TICK_TOLERANCE_SECONDS:
-            raise InvalidVideo(f"{name} lasts {end_seconds:g} s: too short to show anything")
+            raise InvalidVideo(
+                f"{name} lasts {end_seconds:g} s: too short to show anything",
+                problem="nothing_decoded",
+            )
         warnings = list(self._check_span(end_seconds))
         if self._num_damaged:
             warnings.append(
@@ -216,7 +219,8 @@ class _Decoding:
         if self._timeline.num_frames and not self._allow_partial:
             raise InvalidVideo(
                 f"{self._description.name} is damaged after {self._reached_seconds:.2f} s: "
-                f"{self._last_damage}; allow_partial answers for what can be decoded"
+                f"{self._last_damage}; allow_partial answers for what can be decoded",
+                problem="damaged",
             )
 
     def _check_span(self, end_seconds: float) -> tuple[str, ...]:
@@ -235,7 +239,8 @@ class _Decoding:
         return "it is encrypted" if self._is_encrypted else self._last_damage
 
 
-def _open(source: Source, limits: VideoLimits) -> InputContainer:
+def open_container(source: Source, limits: VideoLimits) -> InputContainer:
+    """FFmpeg's view of a file, with all doors to others closed. Raises InvalidVideo."""
     options = {
         # A file object closes no door by itself: a playlist would open its neighbours.
         "protocol_whitelist": "fd",
@@ -255,13 +260,17 @@ def _open(source: Source, limits: VideoLimits) -> InputContainer:
         ) from None
 
 
-def _video_stream(container: InputContainer, name: str) -> VideoStream:
+def video_stream(container: InputContainer, name: str) -> VideoStream:
+    """The stream that is the video: no cover picture. Raises InvalidVideo where there is none."""
     for stream in container.streams.video:
         is_cover = stream.disposition & Disposition.attached_pic
         if not is_cover and stream.codec_context is not None:
             return stream
     kinds = ", ".join(stream.type for stream in container.streams) or "nothing"
-    raise InvalidVideo(f"{name} has no video stream that can be decoded, it has: {kinds}")
+    raise InvalidVideo(
+        f"{name} has no video stream that can be decoded, it has: {kinds}",
+        problem="no_video_stream",
+    )
 
 
 def _describe(source: Source, container: InputContainer, stream: VideoStream) -> VideoDescription:

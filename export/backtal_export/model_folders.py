@@ -12,19 +12,14 @@ bundle whose highest version is the same. Else the bundle gets a new version bes
 
 from __future__ import annotations
 
-import shutil
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from string import Template
 from typing import Any
 
 from backtal.errors import InvalidArgument
 from backtal.manifest import (
     FLOW_CHANNELS,
-    MANIFEST_NAME,
     BundleDescription,
     GateFigures,
     Manifest,
@@ -38,18 +33,18 @@ from backtal.repository import (
     bundle_names,
     bundle_versions,
     load_bundle,
-    manifest_path,
     network_path,
 )
 from backtal_export.cache import cannot_write
+from backtal_export.drafts import draft_beside, rename_over
 from backtal_export.graph_writer import RGB_CHANNELS
-from backtal_export.model_card import CARD_NAME, model_card
 from backtal_export.onnx_file import facts_of, sha256_of
+from backtal_export.public_models import write_public_models
 from backtal_export.runtimes import (
     REFERENCE,
-    TEMPLATES,
     Profile,
     Runtime,
+    fill_template,
     instance_kind,
     runtime_options,
 )
@@ -60,8 +55,6 @@ _CLIPS: Mapping[StreamName, str] = {
 }
 _MAGNITUDE = """,
   { name: "magnitude" data_type: TYPE_FP32 dims: [ -1, -1 ] }"""
-_PROGRESS = """,
-  { name: "progress" data_type: TYPE_FP32 dims: [ 2 ] }"""
 
 
 @dataclass(frozen=True)
@@ -141,25 +134,6 @@ def copy_networks(source: Path, manifest: Manifest, repository: Path) -> None:
         raise cannot_write(repository, error) from error
 
 
-def write_public_models(repository: Path, manifest: Manifest) -> int:
-    """Give the bundle a new version, unless its highest one is the same; the version's number.
-
-    The networks that it names must be there already.
-    """
-    name = manifest.description.name
-    public = (f"{name}{STREAM_SUFFIX}", name)
-    versions = [bundle_versions(repository, model) for model in public]
-    newest = max((numbers[-1] for numbers in versions if numbers), default=0)
-    # Where only one of the two was written before a crash, both are written anew.
-    if newest and all(numbers and numbers[-1] == newest for numbers in versions):
-        newest_manifest = manifest_path(repository, name, newest)
-        if newest_manifest.read_text() == manifest.to_text():
-            return newest
-    for model in public:
-        _write_version(repository, manifest, model, newest + 1)
-    return newest + 1
-
-
 def _manifest(exported: Exported) -> Manifest:
     description = exported.description
     if description.name.endswith(STREAM_SUFFIX):
@@ -236,26 +210,13 @@ def configuration_of(manifest: Manifest, network: Network) -> str:
         template = "backbone"
         values = {"feature_dim": dims[stream], "clips": _CLIPS[stream]}
     runtime = Runtime(network.precision, network.backend)
-    return _fill(
+    return fill_template(
         template,
         name=network.model,
         backend=network.backend,
         kind=instance_kind(manifest.target),
         options=runtime_options(manifest.target, runtime, network.model, profile),
         **values,
-    )
-
-
-def public_configuration(manifest: Manifest, model: str) -> str:
-    """The config.pbtxt of the bundle's public model, or of its streaming twin."""
-    decoupled = model.endswith(STREAM_SUFFIX)
-    return _fill(
-        "bundle",
-        name=model,
-        feature_dim=manifest.description.feature_dim,
-        channels=manifest.description.cas_channels,
-        progress=_PROGRESS if decoupled else "",
-        decoupled=str(decoupled).lower(),
     )
 
 
@@ -269,59 +230,8 @@ def _write_network(repository: Path, network: Network, config: str, model_file: 
         and sha256_of(present.read_bytes()) == network.sha256
     ):
         return
-    with _draft_beside(repository / network.model) as draft:
+    with draft_beside(repository / network.model) as draft:
         (draft / "1").mkdir()
         (draft / "config.pbtxt").write_text(config)
         (draft / "1" / NETWORK_FILE).write_bytes(model_file)
-        _rename_over(draft, repository / network.model)
-
-
-def _write_version(repository: Path, manifest: Manifest, model: str, version: int) -> None:
-    folder = repository / model
-    with _draft_beside(folder) as draft:
-        (draft / "config.pbtxt").write_text(public_configuration(manifest, model))
-        content = draft / str(version)
-        content.mkdir()
-        shutil.copyfile(TEMPLATES / "bundle" / "1" / "model.py", content / "model.py")
-        (content / CARD_NAME).write_text(model_card(manifest), encoding="utf-8")
-        manifest.save(content / MANIFEST_NAME)
-        if not folder.exists():
-            draft.rename(folder)
-            return
-        # Triton serves the highest version, which is there only once it is whole.
-        (draft / "config.pbtxt").replace(folder / "config.pbtxt")
-        if (folder / str(version)).exists():
-            _rename_over(content, folder / str(version))
-        else:
-            content.rename(folder / str(version))
-
-
-def _fill(template: str, **values: object) -> str:
-    text = (TEMPLATES / template / "config.pbtxt").read_text(encoding="utf-8")
-    return Template(text).substitute(values)
-
-
-@contextmanager
-def _draft_beside(folder: Path) -> Iterator[Path]:
-    """A hidden, empty folder beside `folder`; what is left of it is gone when the block ends."""
-    scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
-        draft = scratch / "new"
-        draft.mkdir()
-        yield draft
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-
-
-def _rename_over(draft: Path, folder: Path) -> None:
-    if not folder.exists():
-        draft.rename(folder)
-        return
-    # A folder that is not empty cannot be renamed over.
-    aside = draft.parent / "old"
-    folder.rename(aside)
-    try:
-        draft.rename(folder)
-    except OSError:
-        aside.rename(folder)
-        raise
+        rename_over(draft, repository / network.model)

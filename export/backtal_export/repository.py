@@ -17,6 +17,7 @@ from backtal.precision import Precision
 from backtal.runtime import OnnxStages
 from backtal.settings import parse
 from backtal_export import kinetics400
+from backtal_export.drafts import only_writer
 from backtal_export.gates import GateThresholds, Validation, judge, measure
 from backtal_export.model_folders import Exported, Variant, write_exported
 from backtal_export.runtimes import REFERENCE, Runtime, choose_runtime
@@ -79,7 +80,8 @@ def write_bundle(
     if runtime != REFERENCE:
         say(f"measuring the networks in {runtime.precision} against float32")
         exported = proved(exported, runtime, options)
-    manifest = write_exported(repository, exported)
+    with only_writer(repository, say):
+        manifest = write_exported(repository, exported)
     models = ", ".join(network.model for network in manifest.networks)
     say(f"wrote the bundle {exported.description.name} to {repository}, on {models}")
     return manifest

@@ -127,3 +127,9 @@ def runtime_options(target: Target, runtime: Runtime, model: str, profile: Profi
         usual=profile.usual,
         largest=profile.largest,
     )
+
+
+def fill_template(template: str, **values: object) -> str:
+    """The config.pbtxt of a template folder with `values` in place of its names."""
+    text = (TEMPLATES / template / "config.pbtxt").read_text(encoding="utf-8")
+    return Template(text).substitute(values)

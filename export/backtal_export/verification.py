@@ -7,18 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from backtal.errors import BacktalError, InvalidFile, NotFound
-from backtal.manifest import MANIFEST_NAME, Manifest, Network
-from backtal.repository import (
-    STREAM_SUFFIX,
-    bundle_names,
-    bundle_versions,
-    manifest_path,
-    network_path,
-)
+from backtal.integrity import check_version, text_of
+from backtal.manifest import Manifest, Network
+from backtal.repository import STREAM_SUFFIX, bundle_names, bundle_versions, network_path
 from backtal.runtime import OnnxStages
 from backtal_export.gates import GateThresholds, Measured, Validation, judge, measure
-from backtal_export.model_folders import configuration_of, public_configuration
-from backtal_export.onnx_file import facts_of, sha256_of
+from backtal_export.model_folders import configuration_of
+from backtal_export.onnx_file import facts_of
+from backtal_export.public_models import public_configuration
 
 
 @dataclass(frozen=True)
@@ -56,22 +52,15 @@ def verify(
 
 def check_files(repository: Path, bundle: str, version: int) -> Manifest:
     """The manifest of a version whose every file is there and as it says; see `verify`."""
-    path = manifest_path(repository, bundle, version)
-    manifest = Manifest.load(path)
-    if manifest.description.name != bundle:
-        raise InvalidFile(f"{path} is of the bundle {manifest.description.name}, not of {bundle}")
+    manifest = check_version(repository, bundle, version)
     for network in manifest.networks:
         _check_network(repository, manifest, network)
-    is_newest = version == bundle_versions(repository, bundle)[-1]
-    for model in (bundle, f"{bundle}{STREAM_SUFFIX}"):
-        folder = repository / model / str(version)
-        if _text(folder / MANIFEST_NAME) != manifest.to_text():
-            raise InvalidFile(f"{folder / MANIFEST_NAME} differs from {path}")
-        _text(folder / "model.py")
-        config = repository / model / "config.pbtxt"
-        # One configuration for all versions: it is the newest one's.
-        if is_newest and _text(config) != public_configuration(manifest, model):
-            raise InvalidFile(f"{config} is not what was written for version {version}")
+    # One configuration for all versions: it is the newest one's.
+    if version == bundle_versions(repository, bundle)[-1]:
+        for model in (bundle, f"{bundle}{STREAM_SUFFIX}"):
+            config = repository / model / "config.pbtxt"
+            if text_of(config) != public_configuration(manifest, model):
+                raise InvalidFile(f"{config} is not what was written for version {version}")
     return manifest
 
 
@@ -108,17 +97,8 @@ def remeasure(
 
 def _check_network(repository: Path, manifest: Manifest, network: Network) -> None:
     path = network_path(repository, network.model)
-    if not path.is_file():
-        raise NotFound(f"no such file: {path}, the network {network.model}")
-    content = path.read_bytes()
-    digest = sha256_of(content)
-    if digest != network.sha256:
-        raise InvalidFile(
-            f"{path} has the SHA-256 {digest}, the manifest of {manifest.description.name} says "
-            f"{network.sha256}"
-        )
     try:
-        facts = facts_of(content)
+        facts = facts_of(path.read_bytes())
     except BacktalError as error:
         raise InvalidFile(f"{path}: {error.message}") from None
     if (facts.opset, facts.inputs, facts.outputs) != (
@@ -128,14 +108,5 @@ def _check_network(repository: Path, manifest: Manifest, network: Network) -> No
     ):
         raise InvalidFile(f"{path} has other inputs, outputs or operators than the manifest says")
     config = repository / network.model / "config.pbtxt"
-    if _text(config) != configuration_of(manifest, network):
+    if text_of(config) != configuration_of(manifest, network):
         raise InvalidFile(f"{config} is not what was written for {network.model}")
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise NotFound(f"no such file: {path}") from None
-    except UnicodeDecodeError:
-        raise InvalidFile(f"{path} is no text") from None

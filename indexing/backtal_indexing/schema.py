@@ -15,6 +15,9 @@ SCHEMA_VERSION = 1
 
 Status = Literal["done", "failed", "quarantined", "deleted"]
 STATUSES: tuple[Status, ...] = get_args(Status)
+# failed: the next run tries it again. quarantined: only `retry --failed` does.
+NOT_DONE: tuple[Status, ...] = ("failed", "quarantined")
+SETTLED: tuple[Status, ...] = ("done", "quarantined")
 
 _TIME = pa.timestamp("us", tz="UTC")
 
@@ -27,12 +30,15 @@ SEGMENT = pa.struct(
     ]
 )
 
-# identity: the object's etag, or its size and hash. error_code: of backtal.errors, as gRPC names
-# it. frames_per_second, codec, width, height: null where the file does not say.
+# identity: the object's etag, or its size and hash. stamp: of a file, what a look at its inode said
+# when it was read, so that it is not read again to find it unchanged. error_code: of
+# backtal.errors, as gRPC names it. frames_per_second, codec, width, height: null where the file
+# does not say.
 VIDEOS = pa.schema(
     [
         pa.field("uri", pa.string(), nullable=False),
         pa.field("identity", pa.string(), nullable=False),
+        pa.field("stamp", pa.string()),
         pa.field("bundle", pa.string(), nullable=False),
         pa.field("bundle_sha256", pa.string(), nullable=False),
         pa.field("status", pa.string(), nullable=False),

@@ -27,3 +27,6 @@ class Limits(Settings):
     video: VideoLimits = VideoLimits()
     decode: DecodeSettings = DecodeSettings()
     requests: RequestLimits = RequestLimits()
+    versions: int = Field(
+        default=1, ge=1, le=16, description="of each bundle: so many of the newest are served"
+    )

@@ -7,8 +7,10 @@ reached by Triton's own calls between models (BLS); all else is `backtal.pipelin
 from __future__ import annotations
 
 import json
+import logging
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -30,15 +32,21 @@ from backtal.errors import (
 from backtal.feature_store import FeatureStore
 from backtal.flow import plan_flow_fields
 from backtal.manifest import MANIFEST_NAME, Manifest
-from backtal.pipeline import Answer, CasOutput, Pipeline, Progress
+from backtal.pipeline import Answer, CasOutput, Pipeline, Progress, Request
+from backtal.run_control import StageTime
 from backtal.stages import Clips
 from backtal.video.sandbox import DecoderPool
 from backtal_serving import handover, wire
 from backtal_serving.drain import request_in_flight
+from backtal_serving.handover import HandedOver
+from backtal_serving.logs import log_as_json
+from backtal_serving.metrics.observations import Observation, of_answer, of_failure
+from backtal_serving.metrics.triton import TritonMetrics
 from backtal_serving.model_process import end_process
 from backtal_serving.numpy_version import check_numpy
-from backtal_serving.request_log import logged_request
+from backtal_serving.request_log import RequestLog, logged_request
 from backtal_serving.settings import ServingSettings
+from backtal_serving.tracing.tracer import Span, Tracer, make_tracer
 
 # The nearest code that Triton has; the message carries the true one. By name: Triton adds its
 # classes to pb_utils only after this module is imported.
@@ -79,6 +87,7 @@ class TritonPythonModel:
     def initialize(self, args: dict[str, str]) -> None:
         """Read the manifest beside model.py and the launcher's settings."""
         check_numpy()
+        log_as_json(logging.WARNING)
         folder = Path(args["model_repository"]) / args["model_version"]
         config = json.loads(args["model_config"])
         self._settings = ServingSettings.from_environment()
@@ -87,6 +96,9 @@ class TritonPythonModel:
         self._pool = DecoderPool(limits.decode)
         # Where the kernel refuses the lockdown, the model does not load and says why.
         self._pool.start()
+        self._tracer = make_tracer(self._settings.tracing, "pipeline")
+        bundle = self._manifest.description.name
+        self._metrics = TritonMetrics(bundle) if self._settings.metrics else None
         kept = self._settings.feature_store
         self._pipeline = Pipeline(
             self._manifest,
@@ -100,6 +112,7 @@ class TritonPythonModel:
     def finalize(self) -> None:
         """End the decoders, and this process."""
         self._pool.close()
+        self._tracer.close()
         end_process()
 
     def execute(self, requests: list[Any]) -> list[Any] | None:
@@ -137,29 +150,58 @@ class TritonPythonModel:
         bundle = self._manifest.description.name
         with logged_request(request.request_id(), bundle) as log:
             with request_in_flight(self._settings.state_folder):
-                answer = self._answer(request, on_progress)
+                answer = self._answer(request, log, on_progress)
             log.answered(answer)
         return answer
 
-    def _answer(self, request: Any, on_progress: Any) -> Answer:
-        tensors = {tensor.name(): tensor.as_numpy() for tensor in request.inputs()}
+    def _answer(self, request: Any, log: RequestLog, on_progress: Any) -> Answer:
         parameters = json.loads(request.parameters() or "{}")
-        settings = self._settings
-        handed, parameters = handover.take(parameters, settings.spool_folder)
-        roots, remote = handed.reach(settings)
-        decoded = wire.decode(
+        handed, parameters = handover.take(parameters, self._settings.spool_folder)
+        log.is_canary = handed.is_canary
+        log.belongs_to(handed.trace)
+        decoded = self._decode(request, parameters, handed)
+        stages: dict[str, StageTime] = {}
+        with self._traced(handed, stages) as span:
+            try:
+                answer = self._pipeline.run(
+                    decoded,
+                    is_cancelled=request.is_cancelled,
+                    max_seconds=self._settings.limits.requests.max_seconds,
+                    stages=stages,
+                    keep=wire.kept(request.requested_output_names()),
+                    **({} if on_progress is None else {"on_progress": on_progress}),
+                )
+            except BacktalError as error:
+                self._count(of_failure(error, decoded))
+                raise
+            span.tell(video_seconds=answer.duration_seconds, num_segments=len(answer.segments))
+        if not handed.is_canary:
+            self._count(of_answer(answer, decoded, self._manifest.description))
+        return answer
+
+    @contextmanager
+    def _traced(self, handed: HandedOver, stages: Mapping[str, StageTime]) -> Iterator[Span]:
+        """A span of the run, and one of each stage in the order in which they began."""
+        tracer = Tracer() if handed.is_canary else self._tracer
+        bundle = self._manifest.description.name
+        with tracer.span("pipeline", handed.trace, kind="server", bundle=bundle) as span:
+            try:
+                yield span
+            finally:
+                parts = {name: spent for name, spent in stages.items() if name != "total"}
+                for name in sorted(parts, key=lambda name: parts[name].started):
+                    tracer.record(name, span.context, parts[name])
+
+    def _decode(self, request: Any, parameters: Mapping[str, Any], handed: HandedOver) -> Request:
+        tensors = {tensor.name(): tensor.as_numpy() for tensor in request.inputs()}
+        roots, remote = handed.reach(self._settings)
+        return wire.decode(
             tensors, parameters, self._manifest, roots, remote=remote, spooled=handed.spooled
         )
-        # Large videos: the pipeline has its own copy, spooled.
-        del tensors
-        progress = {} if on_progress is None else {"on_progress": on_progress}
-        return self._pipeline.run(
-            decoded,
-            is_cancelled=request.is_cancelled,
-            max_seconds=settings.limits.requests.max_seconds,
-            keep=wire.kept(request.requested_output_names()),
-            **progress,
-        )
+
+    def _count(self, observations: Iterable[Observation]) -> None:
+        if self._metrics is not None:
+            self._metrics.record(observations, self._pool.num_deaths)
 
 
 def _call(

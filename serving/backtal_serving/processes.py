@@ -6,6 +6,7 @@ import ctypes
 import os
 from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
 from backtal_serving.launcher import STUB_NAME
 
@@ -15,8 +16,15 @@ NAME_LENGTH = 15
 _PROC = Path("/proc")
 
 
-def stubs_of(process_id: int) -> dict[int, str]:
-    """The models' processes of a tritonserver that are alive, each with its model's name."""
+class Stub(NamedTuple):
+    """Whose process it is: an instance of this version of this model."""
+
+    model: str
+    version: int
+
+
+def stubs_of(process_id: int) -> dict[int, Stub]:
+    """The models' processes of a tritonserver that are alive, by their process ids."""
     found = {}
     for entry in _PROC.iterdir():
         if not entry.name.isdecimal():
@@ -25,7 +33,7 @@ def stubs_of(process_id: int) -> dict[int, str]:
         with suppress(OSError):
             name, state, parent = _look(entry)
             if parent == process_id and name == STUB_NAME[:NAME_LENGTH] and state not in "ZX":
-                found[int(entry.name)] = _model_of(entry)
+                found[int(entry.name)] = _stub_of(entry)
     return found
 
 
@@ -50,7 +58,9 @@ def _look(entry: Path) -> tuple[str, str, int]:
     return before.partition("(")[2], fields[0], int(fields[1])
 
 
-def _model_of(entry: Path) -> str:
+def _stub_of(entry: Path) -> Stub:
     """A stub's first argument is its model's file: REPOSITORY/MODEL/VERSION/FILE."""
     arguments = (entry / "cmdline").read_bytes().split(b"\0")
-    return Path(os.fsdecode(arguments[1])).parent.parent.name if len(arguments) > 1 else ""
+    folder = Path(os.fsdecode(arguments[1])).parent if len(arguments) > 1 else Path()
+    version = int(folder.name) if folder.name.isdecimal() else 0
+    return Stub(folder.parent.name, version)

@@ -10,8 +10,8 @@ from typing import Any
 
 from backtal.errors import BacktalError, Internal
 from backtal.pipeline import Answer
-from backtal_serving.canary import REQUEST_ID as CANARY_ID
 from backtal_serving.logs import Level, log_event
+from backtal_serving.tracing.context import TraceContext
 
 _LEVELS: dict[str, Level] = {"OK": "info", "INTERNAL": "error"}
 
@@ -23,6 +23,13 @@ class RequestLog:
         # A client that names no id gets one, so that its lines can be told from others'.
         self.about: dict[str, Any] = {"request_id": request_id or uuid.uuid4().hex}
         self.about["bundle"] = bundle
+        # The supervisor's own, told of only where it fails.
+        self.is_canary = False
+
+    def belongs_to(self, trace: TraceContext | None) -> None:
+        """Name the trace, where there is one."""
+        if trace is not None:
+            self.about["trace_id"] = trace.trace_id
 
     def answered(self, answer: Answer) -> None:
         """Add the answer's measures."""
@@ -52,7 +59,7 @@ def logged_request(request_id: str, bundle: str) -> Iterator[RequestLog]:
         raise
     finally:
         seconds = round(time.monotonic() - started, 4)
-        if (request_id, code) != (CANARY_ID, "OK"):
+        if not log.is_canary or code != "OK":
             log_event(
                 "request",
                 _LEVELS.get(code, "warning"),

@@ -13,21 +13,25 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 
 from backtal.errors import InvalidArgument, NotFound, Unavailable
+from backtal.manifest import Manifest
 from backtal.runtime import num_cores
 from backtal_serving.drain import drain
 from backtal_serving.launcher import Installation, Layout, find_installation, lay_out
-from backtal_serving.repository_view import write_view
+from backtal_serving.model_control import ModelControl
+from backtal_serving.repository_view import RepositoryView, write_view
 from backtal_serving.settings import ServingSettings
+from backtal_serving.version_report import REPORT_NAME
 
 LOOPBACK = "127.0.0.1"
 SOCKET_NAME, SOCKET_PORT = "triton.sock", 1
+METRICS_SOCKET_NAME = "metrics.sock"
 SHARED_MEMORY = Path("/dev/shm")
 POLL_SECONDS = 0.02
 # Triton takes a model's process that is silent for a second for dead, and aborts: so it does on a
@@ -35,6 +39,7 @@ POLL_SECONDS = 0.02
 START_ATTEMPTS = 3
 # Beyond Triton's own exit timeout: it finishes what is in flight, then unloads.
 GRACE_SECONDS = 5.0
+PROBE_SECONDS = 5.0
 TAIL_LINES = 12
 MAXIMUM_LINE = 500
 # Triton starts its own error lines with E and the date.
@@ -85,6 +90,10 @@ class TritonServer:
     """A tritonserver and its children, from `start` to `stop`.
 
     A context manager: ready inside, gone after. `exit_code` is 0 after a clean stop.
+
+    With `model_control`, `shown` is what a start loads: numbered versions of each bundle with the
+    networks that they name, None for all of the repository. A model that does not load then ends
+    nothing: who controls the models looks which are ready, and shows others in `view`.
     """
 
     def __init__(self, options: ServerOptions) -> None:
@@ -97,6 +106,8 @@ class TritonServer:
         self._folder: Path | None = None
         self._ready = False
         self._was_ready = False
+        self.shown: Mapping[str, Sequence[tuple[int, Manifest]]] | None = None
+        self.view: RepositoryView | None = None
 
     @property
     def grpc_address(self) -> str:
@@ -110,6 +121,20 @@ class TritonServer:
         # Triton has no option for a socket: of an address unix:PATH it listens on PATH:PORT.
         assert self.options.socket_folder is not None
         return self.options.socket_folder / f"{SOCKET_NAME}:{SOCKET_PORT}"
+
+    @property
+    def report_file(self) -> Path | None:
+        """Where the front door reads which versions are served; None where there is no door."""
+        folder = self.options.socket_folder
+        return None if folder is None else folder / REPORT_NAME
+
+    @property
+    def metrics_socket(self) -> Path | None:
+        """Where Triton's own metrics are to be had by HTTP, None where they are off."""
+        folder = self.options.socket_folder
+        if folder is None or not self.options.settings.metrics:
+            return None
+        return folder / METRICS_SOCKET_NAME
 
     @property
     def http_address(self) -> str | None:
@@ -187,20 +212,24 @@ class TritonServer:
     def reload(self, model: str) -> None:
         """Unload a model and load it again, as is to be done where its process died.
 
-        Raises Unavailable where Triton does not do that in time; InvalidArgument for a server
-        without `model_control`.
+        Raises Unavailable where Triton cannot, DeadlineExceeded where it does not do that in time;
+        InvalidArgument for a server without `model_control`.
         """
-        from tritonclient.grpc import InferenceServerClient, InferenceServerException
-
         if not self.options.model_control:
             raise InvalidArgument("this server was started without model_control")
-        timeout = self.options.startup_timeout_seconds
+        control = ModelControl(self.grpc_address, self.options.startup_timeout_seconds)
+        control.unload(model)
+        control.load(model)
+
+    def triton_version(self) -> str:
+        """What Triton says that it is, say 2.51.0; empty where it does not answer."""
+        from tritonclient.grpc import InferenceServerClient, InferenceServerException
+
         with InferenceServerClient(self.grpc_address) as client:
             try:
-                client.unload_model(model, client_timeout=timeout)
-                client.load_model(model, client_timeout=timeout)
-            except InferenceServerException as error:
-                raise Unavailable(f"{model} cannot be loaded again: {error.message()}") from None
+                return str(client.get_server_metadata(client_timeout=PROBE_SECONDS).version)
+            except InferenceServerException:
+                return ""
 
     def wait(self, timeout_seconds: float | None = None) -> int | None:
         """The exit code once Triton has ended by itself, None after `timeout_seconds`."""
@@ -243,11 +272,14 @@ class TritonServer:
         if self.options.socket_folder is not None:
             # A Triton that was killed leaves it, and would seem to listen until the new one does.
             self._socket.unlink(missing_ok=True)
+        if self.metrics_socket is not None:
+            self.metrics_socket.unlink(missing_ok=True)
         assert self._folder is not None
-        limits = self.options.settings.limits.requests
-        view = write_view(self.options.repository, self._folder / "repository", limits)
+        view = self._write_view(self._folder / "repository")
         command = [str(installation.tritonserver), *self._arguments(layout, view)]
-        settings = self.options.settings.model_copy(update={"state_folder": self._folder})
+        settings = self.options.settings.model_copy(
+            update={"state_folder": self._folder, "metrics": self.metrics_socket is not None}
+        )
         environment = {**layout.environment, **settings.to_environment()}
         self.log_file.parent.mkdir(parents=True, exist_ok=True)
         with self.log_file.open("ab") as log:
@@ -259,6 +291,17 @@ class TritonServer:
                 env=environment,
                 start_new_session=True,
             )
+
+    def _write_view(self, folder: Path) -> Path:
+        repository, limits = self.options.repository, self.options.settings.limits.requests
+        if self.shown is None:
+            return write_view(repository, folder, limits)
+        self.view = RepositoryView(repository, folder, limits)
+        for bundle, versions in self.shown.items():
+            self.view.show_bundle(bundle, versions)
+            for network in {part.model for _, shown in versions for part in shown.networks}:
+                self.view.show_network(network)
+        return folder
 
     def _arguments(self, layout: Layout, repository: Path) -> list[str]:
         options = self.options
@@ -277,7 +320,7 @@ class TritonServer:
             *self._grpc_arguments(),
             # Else a large request's memory is kept for the next one.
             "--grpc-infer-allocation-pool-size=0",
-            "--allow-metrics=false",
+            *self._metrics_arguments(),
             f"--exit-timeout-secs={options.exit_timeout_seconds}",
         ]
         if options.http_port is None:
@@ -290,6 +333,8 @@ class TritonServer:
             ]
         if options.model_control:
             arguments += ["--model-control-mode=explicit", "--load-model=*"]
+            if self.shown is not None:
+                arguments.append("--exit-on-error=false")
         if options.model_config_name is not None:
             arguments.append(f"--model-config-name={options.model_config_name}")
         return arguments
@@ -299,6 +344,13 @@ class TritonServer:
             return [f"--grpc-address={LOOPBACK}", f"--grpc-port={self.grpc_port}"]
         socket_path = self.options.socket_folder / SOCKET_NAME
         return [f"--grpc-address=unix:{socket_path}", f"--grpc-port={SOCKET_PORT}"]
+
+    def _metrics_arguments(self) -> list[str]:
+        if self.metrics_socket is None:
+            return ["--allow-metrics=false"]
+        # Its HTTP can be crashed from outside: a socket that nobody else reaches, and no port.
+        address = f"--metrics-address=unix:{self.metrics_socket}"
+        return ["--allow-metrics=true", address, "--metrics-port=1"]
 
     def _wait_until_ready(self) -> None:
         deadline = time.monotonic() + self.options.startup_timeout_seconds
@@ -326,7 +378,7 @@ class TritonServer:
         if by_socket and not self._socket.exists():
             return False
         return all(_accepts(port) for port in ports if port is not None) and _is_ready(
-            self.grpc_address
+            self.grpc_address, with_models=self.shown is None
         )
 
     def _end(self, process: subprocess.Popen[bytes]) -> int:
@@ -386,11 +438,12 @@ def _accepts(port: int) -> bool:
         return probe.connect_ex((LOOPBACK, port)) == 0
 
 
-def _is_ready(address: str) -> bool:
+def _is_ready(address: str, *, with_models: bool) -> bool:
     from tritonclient.grpc import InferenceServerClient, InferenceServerException
 
     with InferenceServerClient(address) as client:
+        ask = client.is_server_ready if with_models else client.is_server_live
         try:
-            return bool(client.is_server_ready(client_timeout=5.0))
+            return bool(ask(client_timeout=PROBE_SECONDS))
         except InferenceServerException:
             return False

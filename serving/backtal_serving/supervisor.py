@@ -10,14 +10,18 @@ again on the same port, later and later.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from backtal.errors import BacktalError, Unavailable
+from backtal.errors import BacktalError
+from backtal.repository import bundle_names, load_bundle
 from backtal_serving.canary import Canary
 from backtal_serving.logs import log_event
-from backtal_serving.processes import bury_orphans, stubs_of
+from backtal_serving.metrics.supervision import SupervisionMetrics
+from backtal_serving.processes import Stub, bury_orphans, stubs_of
+from backtal_serving.publications import Publications
 from backtal_serving.server import TritonServer
+from backtal_serving.watch import Watch
 
 POLL_SECONDS = 0.1
 
@@ -27,6 +31,7 @@ class SupervisorOptions:
     """How a server is watched.
 
     canary_seconds: between requests of our own. canary_timeout_seconds: for one of them.
+    refresh_seconds: between looks at the repository, for new versions.
     canary_failures: how many in a row mean that the server does not work.
     backoff_seconds: before the second start in a row; twice as long before each further one.
     max_reloads: of models in one server's life, before it is started again instead.
@@ -37,6 +42,7 @@ class SupervisorOptions:
     canary_seconds: float = 5.0
     canary_timeout_seconds: float = 5.0
     canary_failures: int = 2
+    refresh_seconds: float = 1.0
     max_reloads: int = 3
     backoff_seconds: float = 1.0
     max_backoff_seconds: float = 30.0
@@ -52,20 +58,47 @@ class Supervisor:
         server: TritonServer,
         options: SupervisorOptions | None = None,
         *,
+        metrics: SupervisionMetrics | None = None,
         on_ready: Callable[[], None] = lambda: None,
         on_down: Callable[[], None] = lambda: None,
     ) -> None:
         self._server = server
         self._options = options or SupervisorOptions()
-        self._canary = Canary(server.options.repository, self._options.canary_timeout_seconds)
+        self._metrics = metrics or SupervisionMetrics()
+        self._canary = Canary(self._options.canary_timeout_seconds, self._metrics)
+        controlled = server.options.model_control
+        self._publications = Publications(server, server.report_file) if controlled else None
         self._on_ready = on_ready
         self._on_down = on_down
 
     def start(self) -> None:
         """Start the server. Raises what `TritonServer.start` raises: a first start must work."""
         log_event("starting", repository=self._server.options.repository)
-        self._server.start()
+        self._start()
         self._tell_ready()
+
+    def _start(self) -> None:
+        if self._publications is None:
+            self._server.start()
+            return
+        self._publications.choose()
+        self._server.start()
+        try:
+            self._publications.settle()
+        except BacktalError:
+            self._server.kill()
+            raise
+
+    @property
+    def _feature_dims(self) -> Mapping[str, int]:
+        """D of each bundle that is served."""
+        if self._publications is not None:
+            return self._publications.feature_dims
+        repository = self._server.options.repository
+        return {
+            name: load_bundle(repository, name).description.feature_dim
+            for name in bundle_names(repository)
+        }
 
     def watch(self) -> int:
         """Watch until the server cannot be kept up; the exit code. A signal interrupts this."""
@@ -94,20 +127,23 @@ class Supervisor:
             log_event("starting_again", starts_in_a_row=num_starts, delay_seconds=delay)
             time.sleep(delay)
             try:
-                self._server.start()
+                self._start()
             except BacktalError as error:
                 log_event("start_failed", "error", problem=error.message)
             else:
+                self._metrics.child_restarted("triton")
                 self._tell_ready()
                 return num_starts
         return num_starts
 
     def _tell_ready(self) -> None:
         self._on_ready()
+        bundles = tuple(self._feature_dims)
+        self._metrics.started(self._server.triton_version(), bundles)
         log_event(
             "ready",
             grpc_address=self._server.grpc_address,
-            bundles=self._canary.bundles,
+            bundles=bundles,
             triton_process_id=self._server.process_id,
         )
 
@@ -116,23 +152,27 @@ class Supervisor:
         server, options = self._server, self._options
         triton = server.process_id
         assert triton is not None
-        stubs = stubs_of(triton)
+        watch = Watch(self._is_served)
+        watch.renew(stubs_of(triton))
         num_reloads = num_failures = 0
         next_canary = time.monotonic() + options.canary_seconds
+        next_refresh = time.monotonic() + options.refresh_seconds
         while True:
             if (code := server.wait(POLL_SECONDS)) is not None:
                 return f"Triton ended by itself with exit code {code}: {server.log_tail()}"
             bury_orphans(triton)
-            alive = stubs_of(triton)
-            if dead := stubs.keys() - alive.keys():
-                models = sorted({stubs[process_id] for process_id in dead})
+            if models := watch.take_dead(stubs_of(triton)):
                 num_reloads += len(models)
                 if num_reloads > options.max_reloads or not self._reload(models):
                     return f"a process of {', '.join(models)} died"
-                stubs = stubs_of(triton)
+                watch.renew(stubs_of(triton))
+            if self._publications is not None and time.monotonic() > next_refresh:
+                self._publications.refresh()
+                watch.renew(stubs_of(triton))
+                next_refresh = time.monotonic() + options.refresh_seconds
             if time.monotonic() < next_canary:
                 continue
-            problem = self._canary.problem(server.grpc_address)
+            problem = self._canary.problem(server.grpc_address, self._feature_dims)
             next_canary = time.monotonic() + options.canary_seconds
             num_failures = 0 if problem is None else num_failures + 1
             if problem is not None:
@@ -140,6 +180,9 @@ class Supervisor:
                 if num_failures >= options.canary_failures:
                     return problem
                 next_canary = time.monotonic()
+
+    def _is_served(self, stub: Stub) -> bool:
+        return self._publications is None or self._publications.is_served(stub)
 
     def _reload(self, models: list[str]) -> bool:
         """Load models again whose processes died; whether that could be done."""
@@ -150,8 +193,9 @@ class Supervisor:
             log_event("model_failed", "error", model=model)
             try:
                 self._server.reload(model)
-            except Unavailable as error:
+            except BacktalError as error:
                 log_event("reload_failed", "error", model=model, problem=error.message)
                 return False
+            self._metrics.child_restarted("model")
             log_event("model_reloaded", model=model, seconds=round(time.monotonic() - started, 2))
         return True

@@ -254,13 +254,13 @@ def test_a_model_whose_process_died_is_loaded_again_and_triton_goes_on(
         triton = controlled.triton
         with Client(controlled.events("ready")[0]["grpc_address"]) as client:
             for number in (1, 2):
-                stub, model = next(
-                    (stub, model)
-                    for stub, model in stubs_of(triton).items()
-                    if model.startswith("tiny-rgb" if number == 1 else "cas-")
+                process_id, model = next(
+                    (process_id, stub.model)
+                    for process_id, stub in stubs_of(triton).items()
+                    if stub.model.startswith("tiny-rgb" if number == 1 else "cas-")
                 )
                 since = time.monotonic()
-                os.kill(stub, signal.SIGKILL)
+                os.kill(process_id, signal.SIGKILL)
                 _wait_for(lambda number=number: len(controlled.events("model_reloaded")) == number)
                 assert controlled.events("model_reloaded")[-1]["model"] == model
                 video = moving_colours(2.0)

@@ -23,7 +23,7 @@ def two_bundles(triton: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two bundles with one backbone."""
     folder = tmp_path_factory.mktemp("two-bundles")
     first = write_tiny_repository(folder)
-    second = write_tiny_repository(folder, name=SECOND, head_seed=8)
+    second = write_tiny_repository(folder, name=SECOND, cas_seed=8)
     assert first.backbones == second.backbones
     assert first.cas != second.cas
     return folder

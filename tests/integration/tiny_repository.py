@@ -42,19 +42,21 @@ def write_tiny_repository(
     *,
     flow: FlowMethod | None = None,
     name: str = BUNDLE,
-    head_seed: int | None = None,
+    cas_name: str = "tiny",
+    cas_seed: int | None = None,
 ) -> Manifest:
     """Write the repository and give the bundle's manifest; with `flow` it has two streams.
 
-    Of another `head_seed`, bundles have the same backbone and another CAS network.
+    A CAS network of another name is another file that gives the same answers; of another seed,
+    another network on the same backbone.
     """
     random = np.random.default_rng(7)
     backbones: dict[StreamName, bytes] = {"rgb": to_bytes(_backbone(random))}
     if flow is not None:
         backbones["flow"] = _flow_backbone(random)
-    if head_seed is not None:
-        random = np.random.default_rng(head_seed)
-    cas = to_bytes(_cas_network(random, len(backbones) * FEATURE_DIM))
+    if cas_seed is not None:
+        random = np.random.default_rng(cas_seed)
+    cas = to_bytes(_cas_network(random, len(backbones) * FEATURE_DIM, cas_name))
     exported = Exported(
         _description(name, backbones, flow),
         backbones=backbones,
@@ -123,7 +125,7 @@ def _flow_backbone(random: np.random.Generator) -> bytes:
     return graph.backbone_file("tiny_flow", stream="flow", feature_dim=FEATURE_DIM)
 
 
-def _cas_network(random: np.random.Generator, feature_dim: int) -> onnx.GraphProto:
+def _cas_network(random: np.random.Generator, feature_dim: int, name: str) -> onnx.GraphProto:
     channels = len(CLASSES) + 1
     width = 2 * HALO_POSITIONS + 1
     kernel = random.normal(size=(channels, feature_dim, width)).astype(np.float32)
@@ -137,9 +139,11 @@ def _cas_network(random: np.random.Generator, feature_dim: int) -> onnx.GraphPro
     features = helper.make_tensor_value_info("features", kind, ["b", feature_dim, "l"])
     cas = helper.make_tensor_value_info("cas", kind, ["b", channels, "l"])
     magnitude = helper.make_tensor_value_info("magnitude", kind, ["b", "l"])
-    return _graph(nodes, [features], [cas, magnitude], constants)
+    return _graph(nodes, [features], [cas, magnitude], constants, name)
 
 
-def _graph(nodes: Any, inputs: Any, outputs: Any, constants: Any) -> onnx.GraphProto:
+def _graph(
+    nodes: Any, inputs: Any, outputs: Any, constants: Any, name: str = "tiny"
+) -> onnx.GraphProto:
     initializers = [numpy_helper.from_array(value, name) for name, value in constants.items()]
-    return helper.make_graph(nodes, "tiny", inputs, outputs, initializers)
+    return helper.make_graph(nodes, name, inputs, outputs, initializers)

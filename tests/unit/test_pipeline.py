@@ -56,7 +56,7 @@ def test_a_video_becomes_an_answer(pipeline: Pipeline, stages: FakeStages, video
     # 1.8 s in positions of 0.08 s.
     assert answer.cas.shape == (2, 22)
     np.testing.assert_allclose(answer.position_seconds_middle, (np.arange(22) + 0.5) * 0.08)
-    assert set(answer.stage_seconds) == {"decode", "features", "cas", "localize", "total"}
+    assert set(answer.stage_seconds) == {"decode", "rgb", "cas", "localize", "total"}
     assert answer.warnings == ()
     assert answer.bundle_name == "fake"
     assert answer.bundle_sha256 == fake_manifest().sha256

@@ -112,10 +112,3 @@ def test_the_rooms_that_are_named_exist() -> None:
     table = README.split("## Where things are")[1]
     for room in re.findall(r"^\| `([a-z_]+)/`", table, re.M):
         assert (ROOT / room).is_dir(), room
-
-
-def test_dockerfile_pins_by_the_constraints_and_installs_no_torch() -> None:
-    text = (ROOT / "Dockerfile").read_text()
-    assert "--constraint constraints.txt" in text
-    assert '".[serving]"' in text
-    assert "USER 10001" in text

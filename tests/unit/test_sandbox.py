@@ -270,6 +270,7 @@ class ScriptedPool:
     settings = DecodeSettings(window_timeout_seconds=5.0)
 
     def __init__(self, *replies: str) -> None:
+        self.num_deaths = 0
         self._replies = replies
         self.num_lent = 0
 
@@ -288,6 +289,9 @@ class ScriptedPool:
 
     def take_back(self, worker: Worker) -> None:
         worker.end()
+
+    def mourn(self) -> None:
+        self.num_deaths += 1
 
     def _ended(self, kept: socket.socket) -> Reaped:
         kept.close()

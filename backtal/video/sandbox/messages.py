@@ -7,7 +7,13 @@ from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter
 
-from backtal.errors import BacktalError, InvalidArgument, InvalidVideo, LimitExceeded
+from backtal.errors import (
+    BacktalError,
+    InvalidArgument,
+    InvalidVideo,
+    LimitExceeded,
+    VideoProblem,
+)
 from backtal.manifest import ClipPlan
 from backtal.settings import Settings
 from backtal.video.limits import VideoLimits
@@ -142,16 +148,23 @@ class Failed(Settings):
     kind: Literal["failed"] = "failed"
     error: Literal["InvalidVideo", "LimitExceeded", "InvalidArgument"]
     message: Text
+    problem: VideoProblem = "unreadable"
 
     @classmethod
     def of(cls, error: BacktalError) -> Failed:
         """The message for an error."""
         name = next(name for name, kind in _ERRORS.items() if isinstance(error, kind))
-        return cls.model_validate({"error": name, "message": error.message[:MAX_TEXT]})
+        problem = error.problem if isinstance(error, InvalidVideo) else "unreadable"
+        return cls.model_validate(
+            {"error": name, "message": error.message[:MAX_TEXT], "problem": problem}
+        )
 
     def exception(self) -> BacktalError:
         """The error in this message."""
-        return _ERRORS[self.error](self.message)
+        kind = _ERRORS[self.error]
+        if issubclass(kind, InvalidVideo):
+            return kind(self.message, problem=self.problem)
+        return kind(self.message)
 
 
 class Crashed(Settings):

@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
-from backtal.errors import MissingDependency, Unavailable
+from backtal.errors import DecoderUnavailable, MissingDependency, Unavailable
 from backtal.video.limits import VideoLimits
 from backtal.video.sandbox.channel import Closed, TimedOut, receive, send
 from backtal.video.sandbox.messages import Reap, Reaped, Spawn, Spawned
@@ -31,7 +31,8 @@ PASSED_ON = ("PATH", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "TMPDIR")
 class DecoderPool:
     """Decoding children of one zygote. A context manager; may be used by several threads.
 
-    The kernel ends the children when this process ends, whatever ended it.
+    The kernel ends the children when this process ends, whatever ended it. num_deaths: of
+    children and their parents that ended before their time and were replaced.
     """
 
     def __init__(self, settings: DecodeSettings | None = None) -> None:
@@ -41,6 +42,7 @@ class DecoderPool:
         self._warm: Worker | None = None
         self._lent: set[Worker] = set()
         self._is_closed = False
+        self.num_deaths = 0
 
     def __enter__(self) -> DecoderPool:
         self.start()
@@ -85,7 +87,7 @@ class DecoderPool:
         """A fresh child, locked down. Raises Unavailable, MissingDependency."""
         with self._lock:
             if len(self._lent) >= self.settings.max_processes:
-                raise Unavailable(
+                raise DecoderUnavailable(
                     f"{len(self._lent)} videos are being decoded, allowed are "
                     f"{self.settings.max_processes} at once",
                     retry_after_seconds=RETRY_AFTER_SECONDS,
@@ -93,10 +95,16 @@ class DecoderPool:
             worker, self._warm = self._warm, None
             if worker is not None and not worker.is_alive():
                 worker.end()
+                self.num_deaths += 1
                 worker = None
             worker = worker or self._ready_worker()
             self._lent.add(worker)
             return worker
+
+    def mourn(self) -> None:
+        """Count a child that died while it was lent."""
+        with self._lock:
+            self.num_deaths += 1
 
     def take_back(self, worker: Worker) -> None:
         """End a child that was lent, and fork one for the next video."""
@@ -128,17 +136,18 @@ class DecoderPool:
             if self._zygote is not None:
                 self._zygote.end()
                 self._zygote = None
+            self.num_deaths += 1
         try:
             return self._spawn()
         except (Closed, TimedOut, ChildDied) as error:
-            raise Unavailable(
+            raise DecoderUnavailable(
                 f"no decoder's process can be had: {error}",
                 retry_after_seconds=RETRY_AFTER_SECONDS,
             ) from None
 
     def _spawn(self) -> Worker:
         if self._is_closed:
-            raise Unavailable("the decoders are closed")
+            raise DecoderUnavailable("the decoders are closed")
         if self._zygote is None:
             self._zygote = _Zygote()
         worker = self._zygote.spawn(self.settings)
@@ -186,7 +195,7 @@ class _Zygote:
         spawned = Spawned.model_validate_json(text)
         if spawned.problem:
             ours.close()
-            raise Unavailable(spawned.problem, retry_after_seconds=RETRY_AFTER_SECONDS)
+            raise DecoderUnavailable(spawned.problem, retry_after_seconds=RETRY_AFTER_SECONDS)
         return Worker(ours, spawned.process_id, self._reap, settings.window_timeout_seconds)
 
     def end(self) -> None:

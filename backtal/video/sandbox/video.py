@@ -93,6 +93,7 @@ class IsolatedVideo:
         try:
             yield
         except ChildDied as died:
+            self._pool.mourn()
             self._give_back()
             self._lives_left -= 1
             if not self._lives_left:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 from pydantic import ValidationError
 
-from backtal.errors import BacktalError, InvalidVideo, LimitExceeded, Unavailable
+from backtal.errors import BacktalError, DecoderUnavailable, InvalidVideo, LimitExceeded
 from backtal.settings import Settings
 from backtal.video.sandbox.channel import Closed, TimedOut, receive, send
 from backtal.video.sandbox.messages import (
@@ -46,11 +46,13 @@ class ChildDied(Exception):
     def verdict(self, name: str) -> BacktalError:
         """The error of the request, where it happened again."""
         if self.from_outside:
-            return Unavailable(
+            return DecoderUnavailable(
                 f"{name}: the decoder's process was ended from outside, twice ({self.reason})",
                 retry_after_seconds=1.0,
             )
-        return InvalidVideo(f"{name} crashed the decoder, twice ({self.reason})")
+        return InvalidVideo(
+            f"{name} crashed the decoder, twice ({self.reason})", problem="decoder_crashed"
+        )
 
 
 class Worker:
@@ -167,7 +169,7 @@ class Worker:
         allowed = f"allowed are {self._timeout_seconds:g} s for each"
         busy_seconds = (ended.cpu_seconds if ended else 0.0) - self._cpu_seconds
         if busy_seconds < BUSY_SHARE * self._timeout_seconds:
-            return Unavailable(
+            return DecoderUnavailable(
                 f"{name}: the machine is too busy to decode a window in time, {allowed}",
                 retry_after_seconds=5.0,
             )

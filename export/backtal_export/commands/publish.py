@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
+
+KEY_VARIABLE = "BACKTAL_KEY"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -22,6 +25,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="feature files of a few videos and their ground_truth.json",
     )
     parser.add_argument("--gates", type=Path, metavar="FILE", help="YAML: the thresholds")
+    add_server_option(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -42,4 +46,24 @@ def run(arguments: argparse.Namespace) -> int:
         f"published {done.bundle} as version {done.version} in {arguments.to}: "
         f"mAP {done.golden_map:.4f} on the golden set{before}"
     )
+    return confirmed(arguments.to, done.bundle, done.version, arguments.server)
+
+
+def add_server_option(parser: argparse.ArgumentParser) -> None:
+    """Add the option that names the service which is waited for."""
+    parser.add_argument(
+        "--server",
+        metavar="HOST:PORT",
+        help="wait until this service (its gRPC) answers by the new version, and take back what it "
+        f"refuses; its key is ${KEY_VARIABLE}",
+    )
+
+
+def confirmed(repository: Path, bundle: str, version: int, server: str | None) -> int:
+    """Wait for the service, where one is named; the exit code. Raises as `confirm`."""
+    from backtal_export.publishing import confirm
+
+    if server is not None:
+        confirm(repository, bundle, version, server, os.environ.get(KEY_VARIABLE))
+        print(f"{server} serves version {version} of {bundle}")
     return 0

@@ -90,6 +90,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="YAML with the limits and with what a uri may reach (docs/serving.md)",
     )
     parser.add_argument(
+        "--versions",
+        type=int,
+        metavar="N",
+        help="of each bundle the newest N are served, for callers that name one (default: 1)",
+    )
+    parser.add_argument(
         "--allow-unconfined-decoding",
         action="store_true",
         help="serve even where the kernel refuses to lock the decoders of videos down",
@@ -115,8 +121,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Serve until a signal; the exit code."""
-    from backtal_serving.door.service import behind_door, door_of, private_folder
+    from backtal_serving.door.service import (
+        behind_door,
+        door_of,
+        private_folder,
+        supervision_file,
+    )
     from backtal_serving.logs import log_event
+    from backtal_serving.metrics.supervision import SupervisionMetrics
     from backtal_serving.processes import adopt_orphans
     from backtal_serving.server import ServerOptions
     from backtal_serving.supervisor import Supervisor
@@ -134,10 +146,11 @@ def run(arguments: argparse.Namespace) -> int:
     with private_folder() as folder:
         door_settings = _door_settings(arguments, folder)
         server = behind_door(options, folder, door_settings.spool_folder)
-        supervisor = Supervisor(server)
+        supervision = SupervisionMetrics(supervision_file(server))
+        supervisor = Supervisor(server, metrics=supervision)
         try:
             supervisor.start()
-            with door_of(server, door_settings, arguments.log_file) as door:
+            with door_of(server, door_settings, arguments.log_file, supervision) as door:
                 _announce(server, door, arguments.ready_file)
                 return supervisor.watch()
         except KeyboardInterrupt:
@@ -171,7 +184,9 @@ def _settings(arguments: argparse.Namespace) -> ServingSettings:
             raise InvalidArgument(f"--allow-root {root} is no folder")
     if arguments.allow_unconfined_decoding:
         raw["limits"]["decode"]["allow_unconfined"] = True
-    return parse(ServingSettings, raw, source="--allow-root")
+    if arguments.versions is not None:
+        raw["limits"]["versions"] = arguments.versions
+    return parse(ServingSettings, raw, source="backtal serve")
 
 
 def _door_settings(arguments: argparse.Namespace, folder: Path) -> DoorSettings:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from tritonclient.grpc import model_config_pb2, service_pb2
 
 from backtal.client import STREAM_SUFFIX
 from backtal.errors import BacktalError, NotFound
+from backtal.settings import read_json
 from backtal_serving.door.triton import Triton
+from backtal_serving.version_report import VersionReport
 
 REFRESH_SECONDS = 1.0
 _TYPE_PREFIX = "TYPE_"
@@ -29,13 +33,19 @@ class TensorSpec:
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """A public model: the versions that are ready, its tensors by name, its configuration."""
+    """A public model: the versions that are ready, its tensors by name, its configuration.
+
+    versions: rising; the last one answers who names none. hashes: of their bundles, as far as the
+    supervisor has told. refused: why others of the repository are not served.
+    """
 
     name: str
     versions: tuple[str, ...]
     inputs: dict[str, TensorSpec]
     outputs: dict[str, TensorSpec]
     config: Any
+    hashes: Mapping[str, str] = field(default_factory=dict)
+    refused: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def bundle(self) -> str:
@@ -46,8 +56,9 @@ class ModelSpec:
 class Catalogue:
     """What Triton has to offer, asked for again and again."""
 
-    def __init__(self, triton: Triton) -> None:
+    def __init__(self, triton: Triton, report_file: Path | None = None) -> None:
         self._triton = triton
+        self._report_file = report_file
         self.models: dict[str, ModelSpec] = {}
         self.is_ready = False
 
@@ -78,7 +89,10 @@ class Catalogue:
         """Ask Triton; where it does not answer, what it had is kept and is not ready."""
         try:
             versions = await self._ready_versions()
-            self.models = {name: await self._spec(name, versions[name]) for name in versions}
+            report = self._report()
+            self.models = {
+                name: await self._spec(name, versions[name], report) for name in versions
+            }
         except BacktalError as error:
             if self.is_ready:
                 _log.warning("Triton does not answer: %s", error.message)
@@ -98,24 +112,38 @@ class Catalogue:
             versions[model.name] = (*versions.get(model.name, ()), model.version)
         bundles = [name for name in versions if name + STREAM_SUFFIX in versions]
         return {
-            name: tuple(sorted(versions[name]))
+            name: tuple(sorted(versions[name], key=int))
             for bundle in bundles
             for name in (bundle, bundle + STREAM_SUFFIX)
         }
 
-    async def _spec(self, name: str, versions: tuple[str, ...]) -> ModelSpec:
+    def _report(self) -> VersionReport:
+        """What the supervisor has told, nothing where there is none."""
+        if self._report_file is None or not self._report_file.exists():
+            return VersionReport()
+        return read_json(VersionReport, self._report_file)
+
+    async def _spec(self, name: str, versions: tuple[str, ...], report: VersionReport) -> ModelSpec:
         answer = await self._triton.call(
             "ModelConfig",
             service_pb2.ModelConfigRequest(name=name),
             service_pb2.ModelConfigResponse,
         )
         config = answer.config
+        bundle = name.removesuffix(STREAM_SUFFIX)
+        hashes = report.served.get(bundle, {})
         return ModelSpec(
             name=name,
             versions=versions,
             inputs={tensor.name: _tensor(tensor) for tensor in config.input},
             outputs={tensor.name: _tensor(tensor) for tensor in config.output},
             config=config,
+            hashes={version: hashes[version] for version in versions if version in hashes},
+            refused={
+                str(refused.number): refused.problem
+                for refused in report.refused
+                if refused.bundle == bundle
+            },
         )
 
 

@@ -23,11 +23,13 @@ from backtal.errors import (
     to_wire,
 )
 from backtal_serving.door.core import Asked, Door, parse_message
+from backtal_serving.door.outcomes import Entry
 from backtal_serving.door.refusals import status_metadata, told
 from backtal_serving.door.timeouts import timeout
 from backtal_serving.door.triton import SERVICE
+from backtal_serving.tracing.context import HEADER
 
-ENTRY, STREAM_ENTRY, INFO_ENTRY = "grpc", "grpc_stream", "grpc_info"
+ENTRY: Entry = "grpc"
 SERVER_NAME = "backtal"
 # Triton's own header: errors of a stream as gRPC's status in place of a text.
 STATUS_HEADER = "triton_grpc_error"
@@ -76,7 +78,9 @@ class GrpcService:
         """ModelInfer, both messages serialized."""
 
         async def answer() -> bytes:
-            with self._door.request(ENTRY, _authorization(context)) as asked:
+            with self._door.request(
+                ENTRY, _authorization(context), _header(context, HEADER)
+            ) as asked:
                 try:
                     return await self._infer(asked, messages, context)
                 except asyncio.CancelledError:
@@ -128,7 +132,7 @@ class GrpcService:
 
     async def _stream_one(self, message: bytes, context: Context) -> None:
         door = self._door
-        with door.request(STREAM_ENTRY, _authorization(context)) as asked:
+        with door.request(ENTRY, _authorization(context), _header(context, HEADER)) as asked:
             try:
                 request = parse_message(message)
                 wants_empty = _flag(request, "triton_enable_empty_final_response")
@@ -181,8 +185,8 @@ class GrpcService:
 
         return await self._informed(answer, context)
 
-    async def repository_index(self, _request: Any, context: Context) -> Any:
-        """RepositoryIndex: the public models, for those who may use them."""
+    async def repository_index(self, request: Any, context: Context) -> Any:
+        """RepositoryIndex: the public models, for those who may use them; what is refused too."""
 
         def answer(asked: Asked) -> Any:
             allowed = asked.caller.models
@@ -191,13 +195,18 @@ class GrpcService:
                 if allowed is None or spec.bundle in allowed:
                     for number in spec.versions:
                         index.models.add(name=spec.name, version=number, state="READY")
+                    for number, reason in () if request.ready else spec.refused.items():
+                        index.models.add(
+                            name=spec.name, version=number, state="UNAVAILABLE", reason=reason
+                        )
             return index
 
         return await self._informed(answer, context)
 
     async def _informed(self, answer: Callable[[Asked], Any], context: Context) -> Any:
         async def counted() -> Any:
-            with self._door.request(INFO_ENTRY, _authorization(context)) as asked:
+            authorization = _authorization(context)
+            with self._door.other_request(ENTRY, authorization) as asked:
                 return answer(asked)
 
         return await _or_abort(counted(), context)

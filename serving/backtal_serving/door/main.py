@@ -19,13 +19,14 @@ from backtal_serving.door.core import Door
 from backtal_serving.door.grpc_server import GrpcServer
 from backtal_serving.door.http.server import HttpServer
 from backtal_serving.door.settings import DoorSettings
-
-GRACE_SECONDS = 30.0
+from backtal_serving.logs import log_as_json
 
 
 def main() -> int:
     """Run until a signal; the exit code."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    log_as_json(logging.INFO)
+    # It tells of every request, /metrics asks Triton for one each time.
+    logging.getLogger("httpx").setLevel(logging.WARNING)
     settings_file, ready_file = (Path(argument) for argument in sys.argv[1:3])
     try:
         asyncio.run(serve(read_json(DoorSettings, settings_file), ready_file))
@@ -59,7 +60,8 @@ async def serve(settings: DoorSettings, ready_file: Path) -> None:
         for task in done - {stopped}:
             task.result()
     finally:
-        await asyncio.gather(server.stop(GRACE_SECONDS), web.stop(GRACE_SECONDS))
+        grace_seconds = settings.exit_timeout_seconds
+        await asyncio.gather(server.stop(grace_seconds), web.stop(grace_seconds))
         for task in tasks:
             task.cancel()
             with suppress(asyncio.CancelledError):

@@ -7,57 +7,52 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from typing import Literal
 
 from backtal.errors import BacktalError, Cancelled
 from backtal_serving.door.refusals import told
+from backtal_serving.metrics import definitions as metrics
+from backtal_serving.metrics.prometheus import counter, gauge, histogram, new_registry
 
+Entry = Literal["grpc", "http", "job"]
 NO_BUNDLE = ""
-BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800)
+OK = "OK"
 
 
 @dataclass
 class Counted:
-    """A request that is being answered; `bundle` is set once it is known to exist."""
+    """A request that is being answered.
 
-    entry: str
+    bundle: set once it is known to exist. request_id: once its message was read.
+    """
+
+    entry: Entry
+    is_detection: bool = True
     bundle: str = NO_BUNDLE
-    code: str = "OK"
+    code: str = OK
+    request_id: str = ""
 
 
 class Outcomes:
-    """The door's metrics, in a registry of their own."""
+    """What the door counts, in a registry of its own."""
 
     def __init__(self) -> None:
-        self.registry = CollectorRegistry()
-        self._requests = Counter(
-            "backtal_requests",
-            "Requests that ended, by gRPC code, way in and bundle.",
-            ["code", "entry", "bundle"],
-            registry=self.registry,
-        )
-        self._seconds = Histogram(
-            "backtal_request_seconds",
-            "From a request's first byte to the end of its answer.",
-            ["entry", "bundle"],
-            buckets=BUCKETS,
-            registry=self.registry,
-        )
-        self._in_flight = Gauge(
-            "backtal_requests_in_flight", "Requests that are inside.", registry=self.registry
-        )
+        self.registry = new_registry()
+        self._requests = counter(metrics.REQUESTS, self.registry)
+        self._other = counter(metrics.OTHER_REQUESTS, self.registry)
+        self._seconds = histogram(metrics.REQUEST_SECONDS, self.registry)
+        self._in_flight = gauge(metrics.IN_FLIGHT, self.registry)
+        self._queue_seconds = histogram(metrics.QUEUE_SECONDS, self.registry)
 
     @contextmanager
-    def request(self, entry: str) -> Iterator[Counted]:
+    def count(self, counted: Counted) -> Iterator[None]:
         """Count what the block does by how it ends. Exceptions pass through."""
-        counted = Counted(entry)
         started = time.monotonic()
         self._in_flight.inc()
         try:
-            yield counted
+            yield
         except asyncio.CancelledError:
-            if counted.code == "OK":
+            if counted.code == OK:
                 counted.code = Cancelled.grpc_code
             raise
         except BacktalError as error:
@@ -68,9 +63,19 @@ class Outcomes:
             raise
         finally:
             self._in_flight.dec()
-            self._requests.labels(counted.code, entry, counted.bundle).inc()
-            self._seconds.labels(entry, counted.bundle).observe(time.monotonic() - started)
+            self._count(counted, time.monotonic() - started)
 
-    def exposition(self) -> bytes:
-        """Prometheus's text format."""
-        return generate_latest(self.registry)
+    def refused(self, error: BacktalError, entry: Entry, *, is_detection: bool) -> None:
+        """Count a request that was refused before anything was known of it."""
+        self._count(Counted(entry, is_detection, code=error.grpc_code), 0.0)
+
+    def waited(self, bundle: str, seconds: float) -> None:
+        """A request had its turn after so long."""
+        self._queue_seconds.labels(bundle).observe(seconds)
+
+    def _count(self, counted: Counted, seconds: float) -> None:
+        if not counted.is_detection:
+            self._other.labels(counted.code, counted.entry).inc()
+            return
+        self._requests.labels(counted.code, counted.entry, counted.bundle).inc()
+        self._seconds.labels(counted.entry, counted.bundle).observe(seconds)

@@ -15,10 +15,12 @@ from types import TracebackType
 
 from backtal.errors import Unavailable
 from backtal_serving.door.settings import DoorSettings
+from backtal_serving.metrics.supervision import SupervisionMetrics
 
 POLL_SECONDS = 0.05
 STARTUP_SECONDS = 30.0
-STOP_SECONDS = 40.0
+# Beside what requests in flight may take.
+STOP_SECONDS = 10.0
 MIN_BACKOFF_SECONDS, MAX_BACKOFF_SECONDS = 0.1, 10.0
 _TETHER = Path(__file__).parent.parent / "tether.py"
 
@@ -31,8 +33,14 @@ class DoorProcess:
     for what it says at start only.
     """
 
-    def __init__(self, settings: DoorSettings, log_file: Path | None = None) -> None:
+    def __init__(
+        self,
+        settings: DoorSettings,
+        log_file: Path | None = None,
+        supervision: SupervisionMetrics | None = None,
+    ) -> None:
         self.settings = settings
+        self._supervision = supervision or SupervisionMetrics()
         self.process_id: int | None = None
         self._log_file = log_file
         self._folder = tempfile.TemporaryDirectory(prefix="backtal-door-")
@@ -90,7 +98,8 @@ class DoorProcess:
                 return
             if time.monotonic() - started > MAX_BACKOFF_SECONDS:
                 backoff_seconds = MIN_BACKOFF_SECONDS
-            self._stopping.wait(backoff_seconds)
+            if not self._stopping.wait(backoff_seconds):
+                self._supervision.child_restarted("door")
             backoff_seconds = min(2 * backoff_seconds, MAX_BACKOFF_SECONDS)
 
     def _run(self) -> None:
@@ -118,16 +127,16 @@ class DoorProcess:
                 self.settings = self.settings.model_copy(update=ports)
                 self._ready.set()
             if self._stopping.wait(POLL_SECONDS):
-                _end(process)
+                _end(process, self.settings.exit_timeout_seconds + STOP_SECONDS)
         if not self._ready.is_set():
             text = (self._log_file or errors).read_bytes()[start:].decode(errors="replace")
             self._failure = text.strip()[-2000:] or f"exit code {process.returncode}"
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
+def _end(process: subprocess.Popen[bytes], timeout_seconds: float) -> None:
     process.terminate()
     with suppress(subprocess.TimeoutExpired):
-        process.wait(STOP_SECONDS)
+        process.wait(timeout_seconds)
         return
     process.kill()
     process.wait()

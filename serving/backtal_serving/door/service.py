@@ -13,6 +13,7 @@ from pathlib import Path
 
 from backtal_serving.door.process import DoorProcess
 from backtal_serving.door.settings import DoorSettings
+from backtal_serving.metrics.supervision import FILE_NAME, SupervisionMetrics
 from backtal_serving.server import ServerOptions, TritonServer
 
 # Where nobody set a folder; a path of a socket has 107 bytes at most.
@@ -33,7 +34,10 @@ def behind_door(options: ServerOptions, socket_folder: Path, spool_folder: Path)
 
 
 def door_of(
-    server: TritonServer, settings: DoorSettings, log_file: Path | None = None
+    server: TritonServer,
+    settings: DoorSettings,
+    log_file: Path | None = None,
+    supervision: SupervisionMetrics | None = None,
 ) -> DoorProcess:
     """The door of a server that `behind_door` made, with the server's own limits."""
     limits = server.options.settings.limits
@@ -42,9 +46,21 @@ def door_of(
             update={
                 "triton_address": server.grpc_address,
                 "repository": server.options.repository,
+                "report_file": server.report_file,
                 "requests": limits.requests,
                 "video": limits.video,
+                "tracing": server.options.settings.tracing,
+                "triton_metrics": server.metrics_socket,
+                "supervisor_metrics": supervision_file(server),
+                "exit_timeout_seconds": server.options.exit_timeout_seconds,
             }
         ),
         log_file,
+        supervision,
     )
+
+
+def supervision_file(server: TritonServer) -> Path | None:
+    """Where the supervisor of a server that `behind_door` made leaves its metrics."""
+    folder = server.options.socket_folder
+    return None if folder is None else folder / FILE_NAME

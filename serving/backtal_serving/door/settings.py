@@ -11,6 +11,7 @@ from pydantic import Field, field_validator, model_validator
 from backtal.settings import Settings
 from backtal.video.limits import VideoLimits
 from backtal_serving.limits import RequestLimits
+from backtal_serving.tracing.tracer import TracingSettings
 
 MEBIBYTE = 1 << 20
 GIBIBYTE = 1 << 30
@@ -68,8 +69,12 @@ class DoorSettings(SettingsFile):
 
     grpc_port, http_port: 0 is a free one; None for HTTP is none. triton_address: the private
     gRPC. folder: the spool and the jobs; its owner's alone. repository: for the bundles' classes.
+    report_file: where the supervisor tells of the bundles' versions.
     requests, video: the server's limits, which the door keeps before Triton has to.
     keys_file: who may come in; without one the door listens on loopback only, to everybody there.
+    triton_metrics, supervisor_metrics: the socket and the file that /metrics is gathered from;
+    None where there is none. tracing: as the models have it.
+    exit_timeout_seconds: how long requests in flight may take after a stop.
     """
 
     host: str = "127.0.0.1"
@@ -78,9 +83,14 @@ class DoorSettings(SettingsFile):
     triton_address: str
     folder: Path
     repository: Path | None = None
+    report_file: Path | None = None
     keys_file: Path | None = None
     requests: RequestLimits = RequestLimits()
     video: VideoLimits = VideoLimits()
+    triton_metrics: Path | None = None
+    supervisor_metrics: Path | None = None
+    tracing: TracingSettings | None = None
+    exit_timeout_seconds: float = Field(default=30.0, ge=0)
 
     @field_validator("host")
     @classmethod

@@ -70,6 +70,11 @@ def test_without_triton_the_door_says_when_to_come_back(
         )
         assert (response.status_code, response.json()["code"]) == (503, "UNAVAILABLE")
         assert response.json()["retry_after_seconds"] > 0
+        # The door still tells its own figures.
+        metrics = httpx.get(f"{service.http}/metrics", trust_env=False, timeout=30.0).text
+        assert 'backtal_metrics_source_up{source="triton"} 0.0' in metrics
+        assert 'code="UNAVAILABLE"' in metrics
+        assert "nv_inference_count" not in metrics
         deadline = time.monotonic() + 10.0
         while httpx.get(f"{service.http}/readyz", trust_env=False).status_code != 503:
             assert time.monotonic() < deadline

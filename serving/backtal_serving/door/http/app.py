@@ -11,8 +11,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from backtal.errors import PermissionDenied, Unavailable
 from backtal_serving.door.core import Door
+from backtal_serving.door.exposition import Exposition
 from backtal_serving.door.http import detect_routes, job_routes, kserve_routes
 from backtal_serving.door.http.bodies import linger
+from backtal_serving.door.http.entry import count_refused
 from backtal_serving.door.http.problems import RESPONSES, add_handlers, problem_response
 from backtal_serving.door.jobs.runner import JobRunner
 from backtal_serving.door.jobs.store import JobStore
@@ -27,13 +29,13 @@ def make_app(door: Door, jobs: JobStore, runner: JobRunner) -> FastAPI:
     app.include_router(detect_routes.router(door))
     app.include_router(job_routes.router(door, jobs, runner))
     app.include_router(kserve_routes.router(door))
-    app.include_router(_operation(door))
-    add_handlers(app)
+    app.include_router(_operation(door, Exposition(door, jobs)))
+    add_handlers(app, door.outcomes)
     app.add_middleware(LocalHostOnly, door=door)
     return app
 
 
-def _operation(door: Door) -> APIRouter:
+def _operation(door: Door, exposition: Exposition) -> APIRouter:
     routes = APIRouter(tags=["operation"], responses=RESPONSES)
 
     @routes.get("/healthz", summary="Whether the door runs")
@@ -49,7 +51,7 @@ def _operation(door: Door) -> APIRouter:
     @routes.get("/metrics", summary="Prometheus's text format", response_class=Response)
     async def metrics(request: Request) -> Response:
         check_operator(door, request)
-        return Response(door.outcomes.exposition(), media_type=CONTENT_TYPE_LATEST)
+        return Response(await exposition.text(), media_type=CONTENT_TYPE_LATEST)
 
     return routes
 
@@ -80,7 +82,9 @@ class LocalHostOnly:
             name = host.rsplit(":", 1)[0] if not host.endswith("]") else host
             if name.lower() not in LOCAL_NAMES and not _is_loopback(name.strip("[]")):
                 refusal = PermissionDenied(f"host is {name[:80]!r}, allowed is this machine's")
-                await linger(Request(scope, receive))
+                request = Request(scope, receive)
+                count_refused(self._door.outcomes, request, refusal)
+                await linger(request)
                 await problem_response(refusal, close=True)(scope, receive, send)
                 return
         await self._app(scope, receive, send)

@@ -23,6 +23,7 @@ from backtal_serving.door.http.bodies import (
     video_chunks,
     whole_body,
 )
+from backtal_serving.door.http.entry import detection, other
 from backtal_serving.door.http.formats import (
     ALWAYS,
     INCLUDED,
@@ -37,7 +38,6 @@ from backtal_serving.door.http.formats import (
 from backtal_serving.door.http.problems import RESPONSES
 from backtal_serving.door.spool import SpooledFile
 
-ENTRY, INFO_ENTRY = "http_v1", "http_info"
 MAX_URI_BODY_BYTES = 64 * 1024
 
 
@@ -47,6 +47,9 @@ class DetectQuery(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     bundle: str | None = Field(None, max_length=256, description="the only one, else kinetics400")
+    version: str | None = Field(
+        None, max_length=20, description="of the bundle; the newest that is served"
+    )
     score_threshold: float | None = Field(None, description="the lowest score of a segment")
     max_segments: int | None = Field(None, ge=1, le=1_000_000, description="at most so many")
     classes: list[str] = Field([], description="only these; give it several times")
@@ -78,8 +81,13 @@ class Bundle(BaseModel):
     """A bundle that answers."""
 
     name: str = Field(examples=["kinetics400"])
-    versions: list[str]
-    feature_dim: int = Field(description="D of features that it takes in place of a video")
+    versions: list[str] = Field(description="rising; the last one answers who names none")
+    hashes: dict[str, str] = Field(
+        {}, description="of each version: bundle_sha256 of its answers' provenance"
+    )
+    feature_dim: int = Field(
+        description="D of features that it takes in place of a video; -1 where versions differ"
+    )
 
 
 class Bundles(BaseModel):
@@ -129,7 +137,7 @@ def router(door: Door) -> APIRouter:
 
     @routes.get("/models", summary="The bundles that you may use")
     async def models(request: Request) -> Bundles:
-        with door.request(INFO_ENTRY, request.headers.get("authorization")) as asked:
+        with other(door, request) as asked:
             return Bundles(models=_bundles(door, asked))
 
     @routes.post(
@@ -141,7 +149,7 @@ def router(door: Door) -> APIRouter:
         response_class=Response,
     )
     async def detect(request: Request, query: Annotated[DetectQuery, Query()]) -> Response:
-        with door.request(ENTRY, request.headers.get("authorization")) as asked:
+        with detection(door, request) as asked:
             return await _detect(door, asked, request, query)
 
     return routes
@@ -166,7 +174,7 @@ def bundle_of(door: Door, asked: Asked, query: DetectQuery) -> str:
     name = query.bundle or (names[0] if len(names) == 1 else DEFAULT_BUNDLE)
     if query.bundle is None and name not in names:
         raise InvalidArgument(f"bundle is not given, there are {', '.join(names) or 'none'}")
-    spec = door.model(asked, name)
+    spec = door.model(asked, name, query.version or "")
     if spec.name != spec.bundle:
         raise InvalidArgument(f"bundle is {name!r}, a stream: allowed is {spec.bundle!r}")
     return name
@@ -188,7 +196,7 @@ async def source_of(
 
 def detection_request(name: str, query: DetectQuery, uri: str | None) -> Any:
     """The ModelInferRequest of a query; its video is added by `Door.prepare`."""
-    request = service_pb2.ModelInferRequest(model_name=name)
+    request = service_pb2.ModelInferRequest(model_name=name, model_version=query.version or "")
     for key, value in query.parameters().items():
         # bool is an int to Python.
         kind = {bool: "bool_param", int: "int64_param", float: "double_param"}.get(type(value))
@@ -226,5 +234,12 @@ def _bundles(door: Door, asked: Asked) -> list[Bundle]:
         except BacktalError:
             continue
         dim = spec.inputs["features"].shape[0]
-        found.append(Bundle(name=name, versions=list(spec.versions), feature_dim=dim))
+        found.append(
+            Bundle(
+                name=name,
+                versions=list(spec.versions),
+                hashes=dict(spec.hashes),
+                feature_dim=dim,
+            )
+        )
     return found

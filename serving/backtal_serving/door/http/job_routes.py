@@ -25,6 +25,7 @@ from backtal_serving.door.http.detect_routes import (
     detection_request,
     source_of,
 )
+from backtal_serving.door.http.entry import other
 from backtal_serving.door.http.formats import (
     DetectedSegment,
     Detection,
@@ -35,8 +36,8 @@ from backtal_serving.door.http.formats import (
 from backtal_serving.door.http.problems import RESPONSES
 from backtal_serving.door.jobs.runner import JobRunner
 from backtal_serving.door.jobs.store import Job, JobStore
+from backtal_serving.tracing.context import HEADER
 
-ENTRY = "http_jobs"
 # A comment now and then, so that nothing in between takes the connection for dead.
 HEARTBEAT_SECONDS = 15.0
 EVENTS_TYPE = "text/event-stream"
@@ -102,7 +103,7 @@ def router(door: Door, store: JobStore, runner: JobRunner) -> APIRouter:
         query: Annotated[DetectQuery, Query()],
         idempotency_key: Annotated[str | None, Header(max_length=256)] = None,
     ) -> JobBody:
-        with door.request(ENTRY, request.headers.get("authorization")) as asked:
+        with other(door, request) as asked:
             bundle = bundle_of(door, asked, query)
             async with source_of(door, request) as (uri, spooled):
                 wanted = {
@@ -113,7 +114,7 @@ def router(door: Door, store: JobStore, runner: JobRunner) -> APIRouter:
                 }
                 job, _ = store.add(
                     asked.caller.name,
-                    wanted,
+                    {**wanted, "traceparent": request.headers.get(HEADER)},
                     _fingerprint(wanted, "" if spooled is None else spooled.sha256),
                     video=None if spooled is None else spooled.path,
                     idempotency_key=idempotency_key,
@@ -124,12 +125,12 @@ def router(door: Door, store: JobStore, runner: JobRunner) -> APIRouter:
 
     @routes.get("/{identifier}", summary="How a job is doing, and its result")
     async def get(request: Request, identifier: str) -> JobBody:
-        with door.request(ENTRY, request.headers.get("authorization")) as asked:
+        with other(door, request) as asked:
             return _body(store.get(identifier, asked.caller.name), runner)
 
     @routes.delete("/{identifier}", summary="Cancel a job")
     async def cancel(request: Request, identifier: str) -> JobBody:
-        with door.request(ENTRY, request.headers.get("authorization")) as asked:
+        with other(door, request) as asked:
             runner.cancel(store.get(identifier, asked.caller.name))
             return _body(store.get(identifier, asked.caller.name), runner)
 
@@ -140,7 +141,7 @@ def router(door: Door, store: JobStore, runner: JobRunner) -> APIRouter:
         responses={200: {"content": {EVENTS_TYPE: {}}, "description": "Events to the job's end."}},
     )
     async def events(request: Request, identifier: str) -> StreamingResponse:
-        with door.request(ENTRY, request.headers.get("authorization")) as asked:
+        with other(door, request) as asked:
             job = store.get(identifier, asked.caller.name)
         return StreamingResponse(
             _events(store, runner, job),

@@ -12,10 +12,10 @@ from tritonclient.grpc import service_pb2
 from backtal_serving.door.core import Asked, Door
 from backtal_serving.door.grpc_service import SERVER_NAME, metadata
 from backtal_serving.door.http.bodies import check_encoding, unless_disconnected, whole_body
+from backtal_serving.door.http.entry import detection, other
 from backtal_serving.door.http.kserve import HEADER_LENGTH, read_request, write_response
 from backtal_serving.door.http.problems import RESPONSES
 
-ENTRY, INFO_ENTRY = "http_v2", "http_info"
 OCTETS = "application/octet-stream"
 INFER_BODY = {
     "requestBody": {
@@ -58,19 +58,21 @@ def router(door: Door) -> APIRouter:
         return Response(status_code=200 if door.catalogue.is_ready else 503)
 
     @routes.get("/models/{name}/ready", summary="Whether a model answers")
-    async def model_ready(name: str) -> Response:
-        known = name in door.catalogue.models and door.catalogue.is_ready
+    @routes.get("/models/{name}/versions/{version}/ready", summary="Whether a model answers")
+    async def model_ready(name: str, version: str = "") -> Response:
+        spec = door.catalogue.models.get(name)
+        known = spec is not None and version in ("", *spec.versions) and door.catalogue.is_ready
         return Response(status_code=200 if known else 404)
 
     @routes.get("/models/{name}", summary="A model's tensors")
     @routes.get("/models/{name}/versions/{version}", summary="A model's tensors")
     async def model(request: Request, name: str, version: str = "") -> dict[str, Any]:
-        with door.request(INFO_ENTRY, request.headers.get("authorization")) as asked:
+        with other(door, request) as asked:
             return _as_dict(metadata(door.model(asked, name, version)))
 
     @routes.get("/models/{name}/config", summary="A model's configuration, as Triton has it")
     async def config(request: Request, name: str) -> dict[str, Any]:
-        with door.request(INFO_ENTRY, request.headers.get("authorization")) as asked:
+        with other(door, request) as asked:
             return _as_dict(door.model(asked, name).config)
 
     @routes.post("/models/{name}/infer", summary="One request", openapi_extra=INFER_BODY)
@@ -78,7 +80,7 @@ def router(door: Door) -> APIRouter:
         "/models/{name}/versions/{version}/infer", summary="One request", openapi_extra=INFER_BODY
     )
     async def infer(request: Request, name: str, version: str = "") -> Response:
-        with door.request(ENTRY, request.headers.get("authorization")) as asked:
+        with detection(door, request) as asked:
             return await _infer(door, asked, request, name, version)
 
     return routes

@@ -13,6 +13,8 @@ from starlette.exceptions import HTTPException
 
 from backtal.errors import BacktalError, InvalidArgument, NotFound
 from backtal_serving.door.http.bodies import linger
+from backtal_serving.door.http.entry import count_refused
+from backtal_serving.door.outcomes import Outcomes
 from backtal_serving.door.refusals import field_of, retry_after_header, told
 
 MEDIA_TYPE = "application/problem+json"
@@ -70,7 +72,7 @@ def problem_response(
     )
 
 
-def add_handlers(app: FastAPI) -> None:
+def add_handlers(app: FastAPI, outcomes: Outcomes) -> None:
     """Have every error of `app` answered as a problem."""
 
     async def on_error(request: Request, error: Exception) -> JSONResponse:
@@ -84,6 +86,7 @@ def add_handlers(app: FastAPI) -> None:
         name = ".".join(str(part) for part in problem["loc"][1:]) or "the body"
         given = repr(problem.get("input"))[:80]
         refusal = InvalidArgument(f"{name} is {given}: {problem['msg']}")
+        count_refused(outcomes, request, refusal)
         return problem_response(refusal, close=_has_body(request))
 
     async def on_http(request: Request, error: Exception) -> JSONResponse:

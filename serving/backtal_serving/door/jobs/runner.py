@@ -22,7 +22,6 @@ from backtal_serving.door.jobs.store import Job, JobStore, State
 from backtal_serving.door.refusals import told
 from backtal_serving.door.spool import SpooledFile
 
-ENTRY = "job"
 # A job waits for a Triton that is started again, or for room; it is in no hurry.
 RETRY_SECONDS = 5.0
 SWEEP_SECONDS = 60.0
@@ -124,7 +123,9 @@ class JobRunner:
         state: State
         try:
             try:
-                state, result = "succeeded", await self._answer_patiently(job)
+                # Once for a job, however often it is tried.
+                with self._door.job(job.caller, job.request.get("traceparent")) as asked:
+                    state, result = "succeeded", await self._answer_patiently(job, asked)
             except Exception as error:
                 problem = told(error)
                 state, result = "failed", {"code": problem.grpc_code, "detail": problem.message}
@@ -155,10 +156,10 @@ class JobRunner:
             return error
         return None
 
-    async def _answer_patiently(self, job: Job) -> dict[str, Any]:
+    async def _answer_patiently(self, job: Job, asked: Asked) -> dict[str, Any]:
         deadline = time.monotonic() + self._door.settings.requests.max_seconds
         while True:
-            outcome = await self._try(job)
+            outcome = await self._try(job, asked)
             if not isinstance(outcome, Unavailable):
                 return outcome
             seconds = outcome.retry_after_seconds or RETRY_SECONDS
@@ -167,34 +168,33 @@ class JobRunner:
             _log.info("job %s waits %.1f s: %s", job.id, seconds, outcome.message)
             await asyncio.sleep(seconds)
 
-    async def _try(self, job: Job) -> dict[str, Any] | Unavailable:
+    async def _try(self, job: Job, asked: Asked) -> dict[str, Any] | Unavailable:
         try:
-            return await self._answer(job)
+            return await self._answer(job, asked)
         except Unavailable as error:
             return error
 
-    async def _answer(self, job: Job) -> dict[str, Any]:
+    async def _answer(self, job: Job, asked: Asked) -> dict[str, Any]:
         door = self._door
-        with door.outcomes.request(ENTRY) as counted:
-            asked = Asked(door.keys.named(job.caller), counted)
-            request = self._make_request(job.request)
-            request.model_name += STREAM_SUFFIX
-            request.outputs.add(name="progress")
-            async with (
-                self._video(job) as spooled,
-                door.prepare(asked, request, spooled) as prepared,
-                aclosing(door.stream(prepared, door.settings.requests.max_seconds)) as responses,
-            ):
-                result = None
-                async for response in responses:
-                    progress = self._read_progress(response)
-                    if progress is not None:
-                        self._progress(job.id, progress)
-                    elif response.outputs:
-                        result = self._read_result(response)
-            if result is None:
-                raise Internal("the stream of a job ended without an answer")
-            return result
+        request = self._make_request(job.request)
+        request.id = job.id
+        request.model_name += STREAM_SUFFIX
+        request.outputs.add(name="progress")
+        result = None
+        async with (
+            self._video(job) as spooled,
+            door.prepare(asked, request, spooled) as prepared,
+            aclosing(door.stream(prepared, door.settings.requests.max_seconds)) as responses,
+        ):
+            async for response in responses:
+                progress = self._read_progress(response)
+                if progress is not None:
+                    self._progress(job.id, progress)
+                elif response.outputs:
+                    result = self._read_result(response)
+        if result is None:
+            raise Internal("the stream of a job ended without an answer")
+        return result
 
     @asynccontextmanager
     async def _video(self, job: Job) -> AsyncIterator[SpooledFile | None]:

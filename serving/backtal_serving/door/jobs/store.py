@@ -14,11 +14,12 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from backtal.errors import InvalidArgument, NotFound, ResourceExhausted, Unavailable
 
 State = Literal["queued", "running", "succeeded", "failed", "cancelled"]
+STATES: tuple[State, ...] = get_args(State)
 ENDED: tuple[State, ...] = ("succeeded", "failed", "cancelled")
 DATABASE_NAME = "jobs.sqlite"
 RETRY_SECONDS = 30.0
@@ -174,6 +175,11 @@ class JobStore:
         """Forget the jobs that ended longer ago."""
         old = self._now() - kept_seconds
         self._one("DELETE FROM jobs WHERE ended IS NOT NULL AND ended < ?", old)
+
+    def count_by_state(self) -> dict[State, int]:
+        """How many jobs are kept, by state."""
+        rows = self._database.execute("SELECT state, count(*) FROM jobs GROUP BY state")
+        return dict.fromkeys(STATES, 0) | dict(rows.fetchall())
 
     def video_of(self, identifier: str) -> Path:
         """Where a job's video lies until its end; the pipeline reads it under this name."""

@@ -1,0 +1,1 @@
+"""What runs and watches the service elsewhere; not a part of the wheel."""
