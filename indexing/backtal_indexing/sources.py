@@ -12,8 +12,8 @@ from typing import Protocol
 from urllib.parse import urlsplit
 
 from backtal.commands.features import VIDEO_SUFFIXES
-from backtal.errors import InvalidArgument, NotFound
-from backtal_indexing.identity import etag_identity, stamp_of
+from backtal.errors import InvalidArgument, NotFound, PermissionDenied
+from backtal_indexing.identity import etag_identity
 from backtal_indexing.listed import ALLOWED_SCHEMES, Listed, folder_of, look_up
 from backtal_indexing.store import S3_PREFIX, Store, normal_url
 from backtal_indexing.uris import file_uri, path_of
@@ -130,7 +130,7 @@ class Tree:
         matches = self._matcher()
         for entry in _files(self.root):
             if matches(entry.path):
-                yield Listed(file_uri(entry.path), stamp=stamp_of(entry.stat()))
+                yield look_up(file_uri(entry.path))
 
     def _matcher(self) -> _Matcher:
         return _Matcher(
@@ -175,7 +175,13 @@ def glob_re(glob: str) -> re.Pattern[str]:
 def _files(folder: str) -> Iterator[os.DirEntry[str]]:
     waiting = [folder]
     while waiting:
-        with os.scandir(waiting.pop()) as entries:
+        place = waiting.pop()
+        try:
+            entries = os.scandir(place)
+        except OSError as error:
+            # A part that cannot be read is not a part that is gone.
+            raise PermissionDenied(f"{place} cannot be listed: {error.strerror}") from None
+        with entries:
             for entry in entries:
                 if entry.name.startswith("."):
                     continue
