@@ -17,7 +17,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from backtal_indexing.layout import hash_of
-from backtal_indexing.sources import Listed, Source
+from backtal_indexing.listed import Listed
+from backtal_indexing.sources import Source
 
 # Of the list in memory; of what is sorted at once.
 BATCH_VIDEOS = 2_000

@@ -18,11 +18,12 @@ import numpy as np
 import pyarrow as pa
 
 from backtal_indexing.layout import Index
+from backtal_indexing.listed import Listed
 from backtal_indexing.listing import Listing
 from backtal_indexing.part_log import ENTRY_COLUMNS, Entry, Key, entries_of
 from backtal_indexing.rows import read_parts
 from backtal_indexing.schema import NOT_DONE, SETTLED
-from backtal_indexing.sources import Listed, Source
+from backtal_indexing.sources import Source
 
 VIDEOS_PER_SHARD = 32
 

@@ -1,12 +1,7 @@
-"""What a run is given: files, folders, globs, manifests, `s3://` prefixes, as one list of videos.
-
-A manifest names videos, one a line (`.txt`), or in a column `uri`, with an optional column
-`identity`, of a table (`.csv`, `.parquet`). Its paths are relative to its own folder.
-"""
+"""What a run is given, as one list of videos: files, folders, globs, manifests, S3 prefixes."""
 
 from __future__ import annotations
 
-import csv
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -17,28 +12,15 @@ from typing import Protocol
 from urllib.parse import urlsplit
 
 from backtal.commands.features import VIDEO_SUFFIXES
-from backtal.errors import InvalidArgument, InvalidFile, NotFound
-from backtal_indexing.identity import GIVEN, etag_identity, stamp_of
+from backtal.errors import InvalidArgument, NotFound, PermissionDenied
+from backtal_indexing.identity import etag_identity
+from backtal_indexing.listed import ALLOWED_SCHEMES, Listed, folder_of, look_up
 from backtal_indexing.store import S3_PREFIX, Store, normal_url
 from backtal_indexing.uris import file_uri, path_of
+from backtal_indexing.video_list import MANIFEST_SUFFIXES, VideoList
 
-MANIFEST_SUFFIXES = (".txt", ".csv", ".parquet")
 _SUFFIXES = tuple(sorted(VIDEO_SUFFIXES))
-ALLOWED_SCHEMES = ("file", "s3", "https")
-URI_COLUMN, IDENTITY_COLUMN = "uri", "identity"
 _GLOB = re.compile(r"[*?\[]")
-
-
-@dataclass(frozen=True)
-class Listed:
-    """A video as a listing tells it.
-
-    identity: where the listing tells that of its content. stamp: of a file of this machine.
-    """
-
-    uri: str
-    identity: str | None = None
-    stamp: str | None = None
 
 
 class Source(Protocol):
@@ -102,7 +84,7 @@ class One:
 
     def folders(self) -> set[str]:
         """See `Source`."""
-        return _folder_of(self.uri)
+        return folder_of(self.uri)
 
 
 @dataclass(frozen=True)
@@ -148,7 +130,7 @@ class Tree:
         matches = self._matcher()
         for entry in _files(self.root):
             if matches(entry.path):
-                yield Listed(file_uri(entry.path), stamp=stamp_of(entry.stat()))
+                yield look_up(file_uri(entry.path))
 
     def _matcher(self) -> _Matcher:
         return _Matcher(
@@ -172,111 +154,6 @@ class _Matcher:
         return not is_hidden and place.lower().endswith(_SUFFIXES)
 
 
-@dataclass(frozen=True)
-class VideoList:
-    """A manifest at a path or an `s3://` URI."""
-
-    name: str
-
-    def videos(self) -> Iterator[Listed]:
-        """See `Source`. Raises InvalidFile with the line or the column that is wrong."""
-        folder = self.name.rpartition("/")[0]
-        for number, (text, identity) in enumerate(self._entries(), start=1):
-            uri = self._uri(text, folder, number)
-            yield Listed(uri, GIVEN + identity) if identity else look_up(uri)
-
-    def covers(self, uri: str) -> bool:  # noqa: ARG002
-        """Never: a shorter list may be of another part of the library."""
-        return False
-
-    def folders(self) -> set[str]:
-        """See `Source`."""
-        return {folder for video in self.videos() for folder in _folder_of(video.uri)}
-
-    def _uri(self, text: str, folder: str, number: int) -> str:
-        scheme, is_uri, _ = text.partition("://")
-        if is_uri and scheme in ALLOWED_SCHEMES:
-            return text if scheme != "file" else file_uri(normal_url(text))
-        if is_uri:
-            raise InvalidFile(f"{self.name}, entry {number}: {text!r} has scheme {scheme!r}")
-        if folder.startswith(S3_PREFIX):
-            return f"{folder}/{text}"
-        return file_uri(os.path.normpath(Path(folder, text)))
-
-    def _entries(self) -> Iterator[tuple[str, str | None]]:
-        if self.name.endswith(".parquet"):
-            yield from self._parquet()
-        elif self.name.endswith(".csv"):
-            yield from self._csv()
-        else:
-            yield from ((line, None) for line in self._lines() if line and line[0] != "#")
-
-    def _lines(self) -> Iterator[str]:
-        try:
-            if not self.name.startswith(S3_PREFIX):
-                with Path(self.name).open(encoding="utf-8", newline="") as file:
-                    yield from (line.strip("\r\n") for line in file)
-                return
-            yield from _remote(self.name).decode().splitlines()
-        except FileNotFoundError:
-            raise NotFound(f"no such file: {self.name}") from None
-        except UnicodeDecodeError as error:
-            raise InvalidFile(f"{self.name} is no text: {error}") from None
-
-    def _csv(self) -> Iterator[tuple[str, str | None]]:
-        reader = csv.reader(self._lines())
-        names = next(reader, [])
-        self._check_columns(names)
-        at = names.index(URI_COLUMN)
-        identity_at = names.index(IDENTITY_COLUMN) if IDENTITY_COLUMN in names else None
-        for row in reader:
-            if not row:
-                continue
-            if len(row) != len(names) or not row[at]:
-                told = f"{len(row)} fields of {len(names)}"
-                if len(row) == len(names):
-                    told = f"{URI_COLUMN} is empty"
-                raise InvalidFile(f"{self.name}, line {reader.line_num}: {told}")
-            yield row[at], None if identity_at is None else row[identity_at] or None
-
-    def _parquet(self) -> Iterator[tuple[str, str | None]]:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        is_remote = self.name.startswith(S3_PREFIX)
-        try:
-            file = pq.ParquetFile(pa.BufferReader(_remote(self.name)) if is_remote else self.name)
-        except FileNotFoundError:
-            raise NotFound(f"no such file: {self.name}") from None
-        except (pa.ArrowInvalid, OSError) as error:
-            raise InvalidFile(f"{self.name} is no Parquet file: {error}") from None
-        with file:
-            self._check_columns(file.schema_arrow.names)
-            columns = [URI_COLUMN, IDENTITY_COLUMN]
-            for batch in file.iter_batches(columns=columns):
-                uris = batch[URI_COLUMN].to_pylist()
-                has_identity = IDENTITY_COLUMN in batch.schema.names
-                none = [None] * len(uris)
-                identities = batch[IDENTITY_COLUMN].to_pylist() if has_identity else none
-                yield from zip(uris, identities, strict=True)
-
-    def _check_columns(self, names: object) -> None:
-        if URI_COLUMN not in (found := list(names)):  # type: ignore[call-overload]
-            raise InvalidFile(f"{self.name} has the columns {found}, expected {URI_COLUMN!r}")
-
-
-def look_up(uri: str) -> Listed:
-    """A video that is named, with its stamp where it is a file of this machine."""
-    path = path_of(uri)
-    if path is None:
-        return Listed(uri)
-    try:
-        return Listed(uri, stamp=stamp_of(Path(path).stat()))
-    except OSError:
-        # Its worker says so, of this video alone.
-        return Listed(uri)
-
-
 @lru_cache(maxsize=64)
 def glob_re(glob: str) -> re.Pattern[str]:
     """A glob as an expression: `*` and `?` within a folder, `**` across them, `[...]`."""
@@ -298,7 +175,13 @@ def glob_re(glob: str) -> re.Pattern[str]:
 def _files(folder: str) -> Iterator[os.DirEntry[str]]:
     waiting = [folder]
     while waiting:
-        with os.scandir(waiting.pop()) as entries:
+        place = waiting.pop()
+        try:
+            entries = os.scandir(place)
+        except OSError as error:
+            # A part that cannot be read is not a part that is gone.
+            raise PermissionDenied(f"{place} cannot be listed: {error.strerror}") from None
+        with entries:
             for entry in entries:
                 if entry.name.startswith("."):
                     continue
@@ -306,13 +189,3 @@ def _files(folder: str) -> Iterator[os.DirEntry[str]]:
                     waiting.append(entry.path)
                 elif entry.is_file():
                     yield entry
-
-
-def _folder_of(uri: str) -> set[str]:
-    path = path_of(uri)
-    return set() if path is None else {str(Path(path).parent)}
-
-
-def _remote(url: str) -> bytes:
-    folder, _, name = url.rpartition("/")
-    return Store(folder).read(name)

@@ -10,11 +10,11 @@ from backtal.detection import DetectionAnswer
 from backtal.errors import BacktalError
 from backtal.segments import Segment
 from backtal_indexing.layout import Index
+from backtal_indexing.listed import Listed
 from backtal_indexing.listing import Listing
 from backtal_indexing.planning import Plan, Wanted, plan_run
 from backtal_indexing.rows import current_of, read_parts
 from backtal_indexing.shard import Rules, ShardReport, process_shard
-from backtal_indexing.sources import Listed
 
 SHA = "a" * 64
 URI = "given://library/{}.mp4"

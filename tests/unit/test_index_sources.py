@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backtal.errors import InvalidArgument, InvalidFile, NotFound
+from backtal.errors import InvalidArgument, InvalidFile, NotFound, PermissionDenied
 from backtal_indexing.identity import SETTLED_SECONDS, is_still, look, stamp_of
 from backtal_indexing.listing import Listing
 from backtal_indexing.sources import One, Source, glob_re, parse_source, roots_of
@@ -181,3 +181,17 @@ def test_one_https_video_is_itself() -> None:
     source = parse_source("https://host.example/x.mp4?v=1")
     assert source == One("https://host.example/x.mp4?v=1")
     assert [video.uri for video in source.videos()] == ["https://host.example/x.mp4?v=1"]
+
+
+def test_a_part_that_cannot_be_listed_is_an_error(library: Path, monkeypatch) -> None:
+    scandir = os.scandir
+
+    def refuse(path: str) -> object:
+        if path.endswith("deep"):
+            raise PermissionError(13, "Permission denied")
+        return scandir(path)
+
+    monkeypatch.setattr("backtal_indexing.sources.os.scandir", refuse)
+    # Its videos would be taken for deleted ones.
+    with pytest.raises(PermissionDenied, match="2026/deep cannot be listed: Permission denied"):
+        list(parse_source(str(library)).videos())
