@@ -29,6 +29,7 @@ class LocalEngine:
     def __init__(self, job: Job, num_workers: int) -> None:
         self._job = job
         self._num_workers = num_workers
+        self._num_in_flight = 0
         self._ended: queue.Queue[tuple[Shard, Future[ShardReport]]] = queue.Queue()
         # gRPC does not live through a fork; a fork server has it loaded and not yet used.
         context = multiprocessing.get_context("forkserver")
@@ -45,6 +46,7 @@ class LocalEngine:
         future = self._pool.schedule(
             work, args=(shard, self._job), timeout=self._longest_seconds(shard)
         )
+        self._num_in_flight += 1
         future.add_done_callback(lambda ended: self._ended.put((shard, ended)))
 
     def wait(self, timeout_seconds: float) -> Outcome | None:
@@ -53,6 +55,7 @@ class LocalEngine:
             shard, future = self._ended.get(timeout=timeout_seconds)
         except queue.Empty:
             return None
+        self._num_in_flight -= 1
         try:
             return Outcome(shard, report=future.result())
         except ProcessExpired as died:
@@ -66,7 +69,11 @@ class LocalEngine:
 
     def stop(self) -> None:
         """See `Engine`."""
-        self._pool.stop()  # type: ignore[no-untyped-call]
+        if self._num_in_flight:
+            self._pool.stop()  # type: ignore[no-untyped-call]
+        else:
+            # Nobody is at work; one that is just starting is not to be cut off.
+            self._pool.close()  # type: ignore[no-untyped-call]
         self._pool.join()
 
     def _told(self, exit_code: int | None) -> str:
