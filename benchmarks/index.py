@@ -45,7 +45,7 @@ from backtal_indexing.sources import parse_source
 BUNDLE = "tiny"
 CALLERS = 4
 ROUNDS = 3
-VIDEOS_PER_SHARD = 32
+VIDEOS_PER_SHARD = 64
 MILLION = 1_000_000
 
 

@@ -25,7 +25,7 @@ from backtal_indexing.rows import read_parts
 from backtal_indexing.schema import NOT_DONE, SETTLED
 from backtal_indexing.sources import Source
 
-VIDEOS_PER_SHARD = 32
+VIDEOS_PER_SHARD = 64
 
 
 @dataclass(frozen=True)

@@ -68,7 +68,7 @@ def configure_running(parser: argparse.ArgumentParser) -> None:
     how.add_argument(
         "--attempts", type=int, default=3, metavar="N", help="before quarantine (default: 3)"
     )
-    how.add_argument("--videos-per-shard", type=int, default=32, metavar="N", help="(default: 32)")
+    how.add_argument("--videos-per-shard", type=int, default=64, metavar="N", help="(default: 64)")
     told = parser.add_argument_group("how it is told")
     told.add_argument(
         "--log", choices=("bar", "json"), default="bar", help="a bar, or lines of JSON"
