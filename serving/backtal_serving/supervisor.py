@@ -10,7 +10,7 @@ again on the same port, later and later.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from backtal.errors import BacktalError
@@ -59,8 +59,6 @@ class Supervisor:
         options: SupervisorOptions | None = None,
         *,
         metrics: SupervisionMetrics | None = None,
-        on_ready: Callable[[], None] = lambda: None,
-        on_down: Callable[[], None] = lambda: None,
     ) -> None:
         self._server = server
         self._options = options or SupervisorOptions()
@@ -68,8 +66,6 @@ class Supervisor:
         self._canary = Canary(self._options.canary_timeout_seconds, self._metrics)
         controlled = server.options.model_control
         self._publications = Publications(server, server.report_file) if controlled else None
-        self._on_ready = on_ready
-        self._on_down = on_down
 
     def start(self) -> None:
         """Start the server. Raises what `TritonServer.start` raises: a first start must work."""
@@ -106,7 +102,6 @@ class Supervisor:
         while num_starts < self._options.max_starts:
             started = time.monotonic()
             problem = self._wait_for_problem()
-            self._on_down()
             if time.monotonic() - started > self._options.healthy_seconds:
                 num_starts = 0
             log_event("server_failed", "error", problem=problem, starts_in_a_row=num_starts)
@@ -137,7 +132,6 @@ class Supervisor:
         return num_starts
 
     def _tell_ready(self) -> None:
-        self._on_ready()
         bundles = tuple(self._feature_dims)
         self._metrics.started(self._server.triton_version(), bundles)
         log_event(
