@@ -55,6 +55,8 @@ DATA_SET = {
         "name": "people",
         "grid": {"position_seconds": POSITION_SECONDS, "window_positions": 96},
         "network": NETWORK,
+        "losses": {"hard_negative_weight": 1.0},
+        "relabel": {"spread_positions": 3, "spread_cosine": 0.8},
         "optimizer": {"learning_rate": 1.0e-3, "batch_videos": 8, "epochs": 200},
         "selection": {"held_out_fraction": 0},
         "localization": {"preset": "calibrated"},
