@@ -10,7 +10,9 @@ A pair is many short turns, with, without, without, with, so that what else the 
 both alike. The processor time of the two services is compared as well: it has what is done after
 the answer, and other programs change it less.
 
-    python benchmarks/observability.py [--quick] [--json FILE]
+With `--repository` a real bundle is asked as well, the same video: what a service loses in truth.
+
+    python benchmarks/observability.py [--quick] [--json FILE] [--repository DIR] [--bundle NAME]
 """
 
 from __future__ import annotations
@@ -40,7 +42,7 @@ from tests.otlp_receiver import otlp_receiver
 
 CALLERS = 2
 VIDEO_SECONDS = 5.0
-ROUNDS = 4
+WANTED = ("segments", "scores", "labels")
 # Sent while the pair lasts that it is of, ten times as often as is usual.
 EXPORT_MILLISECONDS = "500"
 TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
@@ -49,11 +51,13 @@ ENDS = ("fraction", "low", "high")
 
 @dataclass(frozen=True)
 class Load:
-    """Requests of one kind. number: in a turn, of each caller."""
+    """Requests of one kind. number: in a turn, of each caller. rounds: of turns, in a pair."""
 
     name: str
     inputs: Sequence[Any]
     number: int
+    bundle: str = BUNDLE
+    rounds: int = 4
 
 
 @dataclass
@@ -81,7 +85,7 @@ class Asked:
 
         def ask(client: Any) -> None:
             for _ in range(load.number):
-                client.infer(BUNDLE, load.inputs, outputs=outputs("segments", "scores", "labels"))
+                client.infer(load.bundle, load.inputs, outputs=outputs(*WANTED))
 
         started = time.perf_counter()
         list(self._threads.map(ask, self._clients))
@@ -96,10 +100,17 @@ class Asked:
 
 
 def main() -> None:
-    arguments = options(__doc__.splitlines()[0]).parse_args()
+    parser = options(__doc__.splitlines()[0])
+    parser.add_argument("--repository", type=Path)
+    parser.add_argument("--bundle", default="kinetics400")
+    arguments = parser.parse_args()
     num_pairs = 3 if arguments.quick else 12
     with tempfile.TemporaryDirectory(prefix="backtal-bench-") as folder:
         figures = measure(Path(folder), num_pairs)
+        if arguments.repository is not None:
+            figures |= measure_real(
+                Path(folder), arguments.repository.absolute(), arguments.bundle, num_pairs
+            )
     rows = [[name, f"{value:.4g}"] for name, value in figures.items()]
     show("What metrics and traces cost", ["figure", "value"], rows)
     write(arguments.json, figures)
@@ -113,17 +124,28 @@ def measure(folder: Path, num_pairs: int) -> dict[str, float]:
     features = [tensor("features", values), tensor("duration", np.array([19.2], np.float32))]
     video = [tensor("video", moving_colours(VIDEO_SECONDS))]
     figures: dict[str, float] = {"pairs": num_pairs}
-    with both(folder) as (told, silent):
+    with both(folder / "repository", folder / "tiny") as services:
         for load in (Load("", video, 1), Load("features_", features, 8)):
-            for service in (told, silent):
-                service.turn(load)
-            pairs = [pair(load, told, silent) for _ in range(num_pairs)]
-            figures |= compared(load, pairs)
+            figures |= of_load(load, *services, num_pairs)
     return figures
 
 
+def measure_real(folder: Path, repository: Path, bundle: str, num_pairs: int) -> dict[str, float]:
+    """The figures of a bundle whose networks are no toys, by name."""
+    video = [tensor("video", moving_colours(VIDEO_SECONDS))]
+    with both(repository, folder / "real") as services:
+        return of_load(Load("real_", video, 1, bundle, rounds=1), *services, num_pairs)
+
+
+def of_load(load: Load, told: Asked, silent: Asked, num_pairs: int) -> dict[str, float]:
+    """The figures of one kind of request."""
+    for service in (told, silent):
+        service.turn(load)
+    return compared(load, [pair(load, told, silent) for _ in range(num_pairs)])
+
+
 @contextmanager
-def both(folder: Path) -> Iterator[tuple[Asked, Asked]]:
+def both(repository: Path, folder: Path) -> Iterator[tuple[Asked, Asked]]:
     """The service with metrics and traces, and the one without."""
     os.environ["OTEL_BSP_SCHEDULE_DELAY"] = EXPORT_MILLISECONDS
     with ExitStack() as stack:
@@ -133,8 +155,8 @@ def both(folder: Path) -> Iterator[tuple[Asked, Asked]]:
             ("told", {"tracing": {"endpoint": receiver.endpoint}}),
             ("silent", {"metrics": False}),
         ):
-            (folder / name).mkdir()
-            service = running(folder / "repository", folder / name, serving=serving)
+            (folder / name).mkdir(parents=True)
+            service = running(repository, folder / name, serving=serving)
             services.append(Asked(stack.enter_context(service), stack))
         yield services[0], services[1]
         assert receiver.spans, "no span was received: nothing was measured"
@@ -144,7 +166,7 @@ def pair(load: Load, told: Asked, silent: Asked) -> tuple[Taken, Taken]:
     """What both took for the same number of requests."""
     taken = {id(told): Taken(), id(silent): Taken()}
     before = {id(one): cpu_seconds(one.service) for one in (told, silent)}
-    for _ in range(ROUNDS):
+    for _ in range(load.rounds):
         for service in (told, silent, silent, told):
             taken[id(service)].seconds += service.turn(load)
     taken[id(told)].seconds += told.scrape()
@@ -155,7 +177,7 @@ def pair(load: Load, told: Asked, silent: Asked) -> tuple[Taken, Taken]:
 
 def compared(load: Load, pairs: Sequence[tuple[Taken, Taken]]) -> dict[str, float]:
     """The share of throughput that is lost, and its 95 % interval; of processor time, added."""
-    number = 2 * ROUNDS * CALLERS * load.number
+    number = 2 * load.rounds * CALLERS * load.number
     lost = share([math.log(told.seconds / silent.seconds) for told, silent in pairs], loss)
     added = share([math.log(told.cpu_seconds / silent.cpu_seconds) for told, silent in pairs], gain)
     seconds = statistics.median(silent.seconds for _, silent in pairs)

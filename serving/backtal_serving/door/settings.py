@@ -41,6 +41,9 @@ class DoorLimits(Settings):
     uploads_at_once: int = Field(default=16, ge=1, description="messages that are being read")
     header_seconds: float = Field(default=10.0, gt=0, description="for a request's header")
     body_idle_seconds: float = Field(default=30.0, gt=0, description="without a byte of the body")
+    answer_idle_seconds: float = Field(
+        default=30.0, gt=0, description="without a byte taken of the answer, by HTTP"
+    )
     min_body_bytes_per_second: int = Field(
         default=16 * 1024, ge=0, description="of an upload, on average after its first 30 s"
     )

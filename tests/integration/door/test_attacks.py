@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import re
+import select
 import socket
 import subprocess
 import sys
@@ -18,7 +19,7 @@ import numpy as np
 import pytest
 
 from tests.integration.door.conftest import Fronted, running
-from tests.integration.tiny_repository import BUNDLE
+from tests.integration.tiny_repository import BUNDLE, FEATURE_DIM
 from tests.integration.videos import moving_colours
 
 pytestmark = pytest.mark.slow
@@ -30,7 +31,7 @@ SHORT_MUTATIONS, LONG_MUTATIONS = 500, 10_000
 def strict(tiny_repository: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fronted]:
     """A door that loses patience soon. After the attacks it answers, and found no bug of ours."""
     folder = tmp_path_factory.mktemp("strict")
-    limits = {"header_seconds": 1.0, "body_idle_seconds": 1.0}
+    limits = {"header_seconds": 1.0, "body_idle_seconds": 1.0, "answer_idle_seconds": 1.0}
     with running(tiny_repository[0], folder, limits=limits) as service:
         process_id = service.door.process_id
         yield service
@@ -125,6 +126,49 @@ def test_a_body_that_stops_is_not_waited_for(strict: Fronted) -> None:
     answer = exchange(strict, head + bytes(500_000), seconds=8.0)
     assert statuses(answer) == [504]
     assert strict.spooled() == []
+
+
+def large_answer(num_clips: int = 400_000) -> bytes:
+    """A request whose answer, 13 MB of features, does not fit into the kernel's buffers."""
+    from tritonclient.http import InferenceServerClient, InferInput, InferRequestedOutput
+
+    features = InferInput("features", [FEATURE_DIM, num_clips], "FP32")
+    features.set_data_from_numpy(np.ones((FEATURE_DIM, num_clips), np.float32))
+    duration = InferInput("duration", [1], "FP32")
+    duration.set_data_from_numpy(np.array([100.0], np.float32))
+    body, json_bytes = InferenceServerClient.generate_request_body(
+        [features, duration], outputs=[InferRequestedOutput("features", binary_data=True)]
+    )
+    headers = f"content-length: {len(body)}\r\ninference-header-content-length: {json_bytes}\r\n"
+    return request(f"/v2/models/{BUNDLE}/infer", headers, body)
+
+
+def test_a_client_that_stops_reading_is_let_go(strict: Fronted) -> None:
+    host, _, port = strict.http.removeprefix("http://").rpartition(":")
+    message = large_answer()
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.connect((host, int(port)))
+        connection.sendall(message)
+        watched = select.poll()
+        watched.register(connection, 0)
+        assert_well(strict)
+        # It hangs up on us, which shows without a byte being read.
+        assert [event & select.POLLHUP for _, event in watched.poll(15_000)] == [select.POLLHUP]
+
+
+def test_a_slow_reader_gets_its_whole_answer(strict: Fronted) -> None:
+    host, _, port = strict.http.removeprefix("http://").rpartition(":")
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 18)
+        connection.connect((host, int(port)))
+        connection.sendall(large_answer())
+        received = bytearray()
+        # Longer in all than a connection may stand still.
+        while len(received) < FEATURE_DIM * 400_000 * 4:
+            received += connection.recv(1 << 20)
+            time.sleep(0.05)
+    assert statuses(bytes(received[:100])) == [200]
 
 
 def test_half_an_upload_leaves_nothing(strict: Fronted) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
 from typing import Any, ClassVar
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -12,20 +14,25 @@ MAX_HEADERS = 100
 # A chunk costs the same whether it has one byte or many.
 SMALL_PIECE_BYTES = 64
 MAX_SMALL_PIECES = 10_000
+# On, and 0 s: what the kernel still holds for the peer is dropped with the connection.
+_NO_LINGER = struct.pack("ii", 1, 0)
 
 
 class BoundedHttpProtocol(HttpToolsProtocol):
-    """Bounds a header's size and time, and the number of tiny chunks.
+    """Bounds a header's size and time, the number of tiny chunks, and waiting for a reader.
 
     A connection that sends no whole header within `header_seconds` is closed: since it was
-    opened, or since the last answer's end.
+    opened, or since the last answer's end. So is one that takes no byte of an answer for
+    `answer_idle_seconds`.
     """
 
     header_seconds: ClassVar[float] = 10.0
+    answer_idle_seconds: ClassVar[float] = 30.0
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._header_timer: asyncio.TimerHandle | None = None
+        self._reader_timer: asyncio.TimerHandle | None = None
         self._header_is_open = True
         self._header_bytes = 0
         self._small_pieces = 0
@@ -37,8 +44,9 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._start_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the timer."""
+        """Forget the timers."""
         self._stop_timer()
+        self._stop_reader_timer()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -52,6 +60,16 @@ class BoundedHttpProtocol(HttpToolsProtocol):
                 self.send_400_response(f"A header has more than {MAX_HEADER_BYTES} bytes.")
                 return
             self._start_timer()
+
+    def pause_writing(self) -> None:
+        """The peer does not take what is there for it: watch whether it takes any."""
+        super().pause_writing()
+        self._watch_reader()
+
+    def resume_writing(self) -> None:
+        """It has taken most of it."""
+        self._stop_reader_timer()
+        super().resume_writing()
 
     def on_message_begin(self) -> None:
         """A header begins."""
@@ -102,6 +120,25 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         if self._header_timer is not None:
             self._header_timer.cancel()
             self._header_timer = None
+
+    def _watch_reader(self) -> None:
+        left_bytes = self.transport.get_write_buffer_size()
+        self._reader_timer = self.loop.call_later(
+            self.answer_idle_seconds, self._check_reader, left_bytes
+        )
+
+    def _stop_reader_timer(self) -> None:
+        if self._reader_timer is not None:
+            self._reader_timer.cancel()
+            self._reader_timer = None
+
+    def _check_reader(self, before_bytes: int) -> None:
+        if self.transport.get_write_buffer_size() < before_bytes:
+            self._watch_reader()
+            return
+        peer = self.transport.get_extra_info("socket")
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
+        self.transport.abort()
 
     def _give_up(self) -> None:
         self._header_timer = None

@@ -33,9 +33,11 @@ class HttpServer:
         )
         self._runner = make_runner(door, self._jobs)
         limits = door.settings.limits
-        protocol = type(
-            "DoorHttpProtocol", (BoundedHttpProtocol,), {"header_seconds": limits.header_seconds}
-        )
+        bounds = {
+            "header_seconds": limits.header_seconds,
+            "answer_idle_seconds": limits.answer_idle_seconds,
+        }
+        protocol = type("DoorHttpProtocol", (BoundedHttpProtocol,), bounds)
         self._settings = door.settings
         config = uvicorn.Config(
             make_app(door, self._jobs, self._runner),
