@@ -13,7 +13,6 @@ import os
 import struct
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from fractions import Fraction
 from pathlib import Path
 from tempfile import mkstemp
 from types import TracebackType
@@ -26,7 +25,7 @@ from backtal.decoded import Decoded
 from backtal.errors import InvalidFile, Unavailable
 from backtal.features import FloatArray
 from backtal.settings import Settings, parse
-from backtal.video import VideoDescription
+from backtal.video.declared_fields import DeclaredFields
 
 SUFFIX = ".features"
 TEMPORARY_SUFFIX = ".part"
@@ -38,34 +37,6 @@ _MAGIC = b"BTFEAT01"
 _log = logging.getLogger(__name__)
 
 
-class _Declared(Settings):
-    """What the file declares; see `VideoDescription`. Its name is each request's own."""
-
-    num_bytes: int
-    container: str
-    codec: str
-    width: int
-    height: int
-    sample_aspect_ratio: tuple[int, int]
-    duration_seconds: float | None
-    num_frames: int | None
-    frames_per_second: float | None
-
-    @classmethod
-    def of(cls, video: VideoDescription) -> _Declared:
-        fields = {
-            **vars(video),
-            "sample_aspect_ratio": video.sample_aspect_ratio.as_integer_ratio(),
-        }
-        del fields["name"]
-        return cls(**fields)
-
-    def description(self, name: str) -> VideoDescription:
-        fields = dict(self)
-        ratio = Fraction(*fields.pop("sample_aspect_ratio"))
-        return VideoDescription(name=name, sample_aspect_ratio=ratio, **fields)
-
-
 class _About(Settings):
     """An entry's JSON."""
 
@@ -75,7 +46,8 @@ class _About(Settings):
     duration_seconds: float = Field(gt=0)
     num_frames: int = Field(ge=0)
     warnings: tuple[str, ...]
-    video: _Declared
+    num_bytes: int
+    video: DeclaredFields
 
 
 class StoredFeatures:
@@ -107,7 +79,7 @@ class StoredFeatures:
     def decoded_as(self, name: str) -> Decoded:
         """What decoding found, of the video that is called `name` this time."""
         about = self._about
-        video = about.video.description(name)
+        video = about.video.description(name, about.num_bytes)
         return Decoded(about.duration_seconds, about.num_frames, about.warnings, video, True)
 
     def batches(self) -> Iterator[FloatArray]:
@@ -169,7 +141,8 @@ class EntryWriter:
             duration_seconds=decoded.duration_seconds,
             num_frames=decoded.num_frames,
             warnings=decoded.warnings,
-            video=_Declared.of(decoded.video),
+            num_bytes=decoded.video.num_bytes,
+            video=DeclaredFields.of(decoded.video),
         )
         text = about.model_dump_json().encode()
         self._write(text)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import io
 from typing import TYPE_CHECKING, Any
 
+from backtal.seekable import Seekable
 from backtal_indexing.store import open_objects, translated
 
 if TYPE_CHECKING:
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 BLOCK_BYTES = 1 << 18
 
 
-class RangeFile(io.RawIOBase):
+class RangeFile(Seekable):
     """The object at `url`, one version of it: where it changes meanwhile, reading is an error.
 
     At least `block_bytes` are fetched at a time, and kept until others are asked for. Raises
@@ -26,30 +26,11 @@ class RangeFile(io.RawIOBase):
         self._objects = open_objects(folder)
         with translated(url):
             about = self._objects.head(self._name)
-        self.num_bytes = int(about["size"])
+        super().__init__(int(about["size"]))
         self._version = about["e_tag"]
-        self._position = 0
         self._block_bytes = block_bytes
         self._block_start = 0
         self._block = memoryview(b"")
-
-    def readable(self) -> bool:
-        """It is."""
-        return True
-
-    def seekable(self) -> bool:
-        """It is."""
-        return True
-
-    def tell(self) -> int:
-        """Where the next read begins."""
-        return self._position
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Move there; nothing is fetched."""
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self.num_bytes}[whence]
-        self._position = max(0, base + offset)
-        return self._position
 
     def readinto(self, buffer: Any) -> int:
         """Fill `buffer`; fewer bytes only at the end, or where a kept block ends."""

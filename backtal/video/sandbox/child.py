@@ -20,12 +20,12 @@ from numpy.typing import NDArray
 from backtal.errors import InvalidArgument, InvalidVideo, LimitExceeded
 from backtal.manifest import ClipPlan
 from backtal.settings import Settings
+from backtal.video.declared_fields import MAX_TEXT
 from backtal.video.limits import VideoLimits
 from backtal.video.pyav import PyavVideo
 from backtal.video.sandbox.channel import MAX_PAYLOAD_BYTES, Closed, Parcel, receive, send
 from backtal.video.sandbox.lockdown import LockdownRefused, limit_resources, lock_down
 from backtal.video.sandbox.messages import (
-    MAX_TEXT,
     ORDERS,
     Crashed,
     Decode,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from fractions import Fraction
 from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter
@@ -16,11 +15,9 @@ from backtal.errors import (
 )
 from backtal.manifest import ClipPlan
 from backtal.settings import Settings
+from backtal.video.declared_fields import MAX_TEXT, DeclaredFields, Text
 from backtal.video.limits import VideoLimits
-from backtal.video.window import DecodeReport, VideoDescription
-
-MAX_TEXT = 2000
-Text = Annotated[str, Field(max_length=MAX_TEXT)]
+from backtal.video.window import DecodeReport
 
 _ERRORS: dict[str, type[BacktalError]] = {
     kind.__name__: kind for kind in (InvalidVideo, LimitExceeded, InvalidArgument)
@@ -67,47 +64,10 @@ class Ready(Settings):
     refused: Text = ""
 
 
-class Opened(Settings):
-    """Of a child: what the file declares; see `VideoDescription`."""
+class Opened(DeclaredFields):
+    """Of a child: what the file declares. Its size is known better here than there."""
 
     kind: Literal["opened"] = "opened"
-    container: Text
-    codec: Text
-    width: int
-    height: int
-    sample_aspect_ratio: tuple[int, Annotated[int, Field(ge=1)]]
-    duration_seconds: float | None
-    num_frames: int | None
-    frames_per_second: float | None
-
-    @classmethod
-    def of(cls, about: VideoDescription) -> Opened:
-        """The message for a description."""
-        return cls(
-            container=about.container[:MAX_TEXT],
-            codec=about.codec[:MAX_TEXT],
-            width=about.width,
-            height=about.height,
-            sample_aspect_ratio=about.sample_aspect_ratio.as_integer_ratio(),
-            duration_seconds=about.duration_seconds,
-            num_frames=about.num_frames,
-            frames_per_second=about.frames_per_second,
-        )
-
-    def description(self, name: str, num_bytes: int) -> VideoDescription:
-        """The description in this message, of the file that we know better than a child."""
-        return VideoDescription(
-            name=name,
-            num_bytes=num_bytes,
-            container=self.container,
-            codec=self.codec,
-            width=self.width,
-            height=self.height,
-            sample_aspect_ratio=Fraction(*self.sample_aspect_ratio),
-            duration_seconds=self.duration_seconds,
-            num_frames=self.num_frames,
-            frames_per_second=self.frames_per_second,
-        )
 
 
 class WindowReady(Settings):

@@ -2,44 +2,26 @@
 
 from __future__ import annotations
 
-import io
 from collections import OrderedDict
 from collections.abc import Callable
+
+from backtal.seekable import Seekable
 
 BLOCK_BYTES = 256 * 1024
 KEPT_BLOCKS = 16
 
 
-class RemoteFile(io.RawIOBase):
+class RemoteFile(Seekable):
     """Reads by `read_at(offset, num_bytes)`, whole blocks at a time."""
 
     def __init__(self, read_at: Callable[[int, int], bytes], num_bytes: int) -> None:
+        super().__init__(num_bytes)
         self._read_at = read_at
-        self._num_bytes = num_bytes
-        self._position = 0
         self._blocks: OrderedDict[int, bytes] = OrderedDict()
-
-    def readable(self) -> bool:
-        """Yes."""
-        return True
-
-    def seekable(self) -> bool:
-        """Yes."""
-        return True
-
-    def tell(self) -> int:
-        """The position."""
-        return self._position
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Move; the new position."""
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._num_bytes}[whence]
-        self._position = max(0, base + offset)
-        return self._position
 
     def read(self, size: int = -1) -> bytes:
         """Up to `size` bytes, to the end of a block at most; b"" at the end."""
-        left = self._num_bytes - self._position
+        left = self.num_bytes - self._position
         if left <= 0 or size == 0:
             return b""
         number, start = divmod(self._position, BLOCK_BYTES)
@@ -53,7 +35,7 @@ class RemoteFile(io.RawIOBase):
             self._blocks.move_to_end(number)
             return self._blocks[number]
         offset = number * BLOCK_BYTES
-        block = self._read_at(offset, min(BLOCK_BYTES, self._num_bytes - offset))
+        block = self._read_at(offset, min(BLOCK_BYTES, self.num_bytes - offset))
         self._blocks[number] = block
         if len(self._blocks) > KEPT_BLOCKS:
             self._blocks.popitem(last=False)
