@@ -8,11 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from backtal.annotations import Instance, VideoTruth
+from backtal.annotations import GroundTruth, Instance, VideoTruth
+from backtal.clicks import Clicks
 from backtal.errors import InvalidFile
 from backtal_training import ablation
 from backtal_training.ablation_arms import ARMS
 from backtal_training.ablation_table import Measured, write_document
+from backtal_training.click_sources import fraction_inside
 from backtal_training.settings import DEMO_RECIPE, Recipe
 from backtal_training.simulation import SimulationSettings, _Directions, simulate_features
 from tests import synthetic
@@ -61,6 +63,28 @@ def test_the_simulation_has_every_video_and_the_planted_errors() -> None:
         if len(sample.click_positions)
     ]
     assert 0.2 < np.concatenate(clicked).mean() < 0.4
+
+
+def test_errors_are_planted_in_the_generated_corpus_too(folder: Path) -> None:
+    paths = (folder / "features", folder / "truth.json", folder / "clicks.txt")
+    clicks = Clicks.load(folder / "clicks.txt")
+    truth = GroundTruth.load(folder / "truth.json").subset("training")
+    assert fraction_inside(clicks, truth) == 0
+    true, planted = (
+        ablation._corpus(ablation.Sources(*paths, clicks_inside=part), "corpus", "windows")
+        for part in (None, 0.5)
+    )
+    inside = [
+        np.concatenate(
+            [
+                sample.frame_labels[sample.click_positions] < len(truth.classes)
+                for sample in corpus.training
+            ]
+        ).mean()
+        for corpus in (true, planted)
+    ]
+    assert inside[0] < 0.1
+    assert 0.3 < inside[1] < 0.7
 
 
 def test_every_arm_is_a_recipe() -> None:

@@ -33,6 +33,7 @@ from backtal.settings import parse
 from backtal_training.ablation_arms import ARMS, Arm
 from backtal_training.ablation_table import Measured, write_document
 from backtal_training.bundle import describe
+from backtal_training.click_sources import plant_inside
 from backtal_training.data_set import FOLDER as DATA_SETS
 from backtal_training.datasets import hold_out, load_samples, truth_of
 from backtal_training.experiment import TIOUS
@@ -44,6 +45,8 @@ from backtal_training.yardsticks import SceneClassifier, chance, scene_alone
 
 SIMULATION_RECIPE = DEMO_RECIPE.with_name("simulation.yaml")
 HELD_OUT_FRACTION = 0.25
+# The same errors in every run: what differs is the network.
+CLICKS_SEED = 0
 YARDSTICKS = ("chance", "scene alone")
 
 CorpusName = Literal["corpus", "simulation"]
@@ -52,7 +55,10 @@ Part = Literal["held-out", "test"]
 
 @dataclass(frozen=True)
 class Sources:
-    """Where the two corpora come from; None for one that is left out."""
+    """Where the two corpora come from; None for one that is left out.
+
+    clicks_inside: the part of their clicks that is moved into actions.
+    """
 
     features: Path | None = None
     ground_truth: Path | None = None
@@ -100,6 +106,8 @@ def _generated_corpus(sources: Sources, recipe: Recipe) -> Corpus:
     if sources.features is None or sources.ground_truth is None or sources.clicks is None:
         raise InvalidArgument("the generated corpus needs features, ground truth and clicks")
     truth, clicks = GroundTruth.load(sources.ground_truth), Clicks.load(sources.clicks)
+    if sources.clicks_inside is not None:
+        clicks = plant_inside(clicks, truth, sources.clicks_inside, CLICKS_SEED)
     load = partial(load_samples, sources.features, grid=recipe.grid, temporal=recipe.temporal)
     training, sequence = load(truth.subset("training"), clicks)
     test, _ = load(truth.subset("test"), Clicks({}))
