@@ -13,7 +13,6 @@ import difflib
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal, get_args
 
 import pyarrow as pa
@@ -21,6 +20,8 @@ import pyarrow as pa
 from backtal.errors import InvalidArgument
 from backtal_indexing.reading import Tables
 from backtal_indexing.schema import SEGMENTS
+from backtal_indexing.store import normal_url
+from backtal_indexing.uris import file_uri
 
 Order = Literal["score", "length", "start", "video"]
 ORDERS: tuple[Order, ...] = get_args(Order)
@@ -174,7 +175,7 @@ def _known(tables: Tables, column: Literal["label", "bundle"]) -> list[str]:
 
 def _video_and_folder(under: str) -> tuple[str, str]:
     """The URI that `under` is itself, and how those below it start."""
-    uri = under if "://" in under else Path(under).absolute().as_uri()
+    uri = under if "://" in under else file_uri(normal_url(under))
     return uri, uri.rstrip("/") + "/"
 
 

@@ -53,6 +53,19 @@ def found(index: Index, **query: Any) -> list[tuple[Any, ...]]:
         return found_in(tables, **query)
 
 
+def test_a_folder_is_meant_however_it_is_spelled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = new_index(tmp_path / "index")
+    append(made, [row(f"file://{tmp_path}/films/a.mp4", segment(1, 4))])
+    (tmp_path / "films").mkdir()
+    (tmp_path / "other").mkdir()
+    monkeypatch.chdir(tmp_path / "other")
+    for under in (f"{tmp_path}/films", "../films", "../other/../films/", "../films/a.mp4"):
+        assert len(found(made, under=under)) == 1, under
+    assert found(made, under="films") == []
+
+
 @pytest.mark.parametrize("is_compacted", [False, True])
 def test_what_a_query_asks_is_what_comes(index: Index, is_compacted: bool) -> None:
     if is_compacted:
