@@ -12,6 +12,7 @@ from typing import Any, Literal, Protocol
 from urllib.parse import urlsplit
 
 from backtal.client import Client, DetectionOptions
+from backtal.client_wire import KEY_VARIABLE
 from backtal.detection import DetectionAnswer
 from backtal.errors import (
     BacktalError,
@@ -27,7 +28,6 @@ from backtal_indexing.store import S3_PREFIX
 from backtal_indexing.uris import path_of, s3_object
 
 SendAs = Literal["auto", "uri", "bytes"]
-KEY_VARIABLE = "BACKTAL_KEY"
 # A message of the front door has 64 MB at most.
 MAX_MESSAGE_BYTES = 60_000_000
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")

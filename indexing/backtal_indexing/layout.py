@@ -10,7 +10,7 @@ is written twice, whoever else is at work.
 
 **The current rows**: for a URI and a bundle's name, the row in the file of the highest generation
 counts, whatever its status. So a row is history once the video, or the bundle of that name, has
-changed, or it was seen to be deleted. `current_rows` is that in SQL.
+changed, or it was seen to be deleted. `NEWEST` is that in SQL.
 """
 
 from __future__ import annotations
@@ -34,6 +34,8 @@ SEGMENTS_NAME = "segments/segments.parquet"
 # A key of the metadata of SEGMENTS_NAME: `covers` of the files that it was made from.
 COVERS_KEY = b"backtal.covers"
 SUFFIX = ".parquet"
+# DuckDB's condition for the current row of each video and bundle, of rows with their `filename`.
+NEWEST = "row_number() over (partition by uri, bundle order by parse_filename(filename) desc) = 1"
 
 # Few enough files for a listing, enough for a shard a worker in a library that has just begun.
 MIN_PARTS, MAX_PARTS = 64, 16384
@@ -91,10 +93,6 @@ class Index:
         """The names of the files of VIDEOS rows, by part, then by rising generation."""
         return sorted(name for name in self.store.names(VIDEOS_FOLDER) if name.endswith(SUFFIX))
 
-    def videos_urls(self) -> list[str]:
-        """Paths or `s3://` URIs of the files of VIDEOS rows: the argument of `current_rows`."""
-        return [self.store.url_of(name) for name in self.videos_names()]
-
     def segments_urls(self) -> list[str]:
         """Paths or `s3://` URIs of the files of SEGMENTS rows; [] before the first `compact`."""
         names = set(self.store.names("segments"))
@@ -144,16 +142,6 @@ def newer_than(covered: str, videos_names: Sequence[str]) -> list[str]:
         for name in videos_names
         if (found := part_and_generation(name))[1] > lasts.get(found[0], -1)
     ]
-
-
-def current_rows(urls: Sequence[str], columns: str = "*") -> str:
-    """DuckDB's SQL for `columns` of the current rows of an index with these files of VIDEOS."""
-    files = ", ".join("'" + url.replace("'", "''") + "'" for url in urls)
-    newest = "row_number() over (partition by uri, bundle order by parse_filename(filename) desc)"
-    return (
-        f"select {columns} from (select * exclude (filename) "
-        f"from read_parquet([{files}], filename = true) qualify {newest} = 1)"
-    )
 
 
 def parts_for(num_videos: int, videos_per_shard: int) -> int:

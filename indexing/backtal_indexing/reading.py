@@ -26,7 +26,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from backtal.errors import InvalidFile
-from backtal_indexing.layout import COVERS_KEY, Index, newer_than
+from backtal_indexing.layout import COVERS_KEY, NEWEST, Index, newer_than
 from backtal_indexing.range_file import RangeFile
 from backtal_indexing.rows import read_files
 from backtal_indexing.schema import SEGMENTS, VIDEOS
@@ -37,18 +37,16 @@ _SETTINGS: dict[str, str | bool | int | float | list[str]] = {
     "autoload_known_extensions": False,
 }
 
-_VIDEOS = """
-create view videos as select * exclude (filename) from video_rows
-qualify row_number() over (partition by uri, bundle order by parse_filename(filename) desc) = 1
+_VIDEOS = f"""
+create view videos as select * exclude (filename) from video_rows qualify {NEWEST}
 """
 
 # The columns of SEGMENTS, in its order.
 _COLUMNS = "label, score, start_seconds, end_seconds, uri, bundle, bundle_sha256"
 
-_FRESH = """
+_FRESH = f"""
 create temp table fresh as
-select uri, bundle, bundle_sha256, status, segments from fresh_rows
-qualify row_number() over (partition by uri, bundle order by parse_filename(filename) desc) = 1
+select uri, bundle, bundle_sha256, status, segments from fresh_rows qualify {NEWEST}
 """
 
 _FRESH_SEGMENTS = f"""

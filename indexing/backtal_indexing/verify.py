@@ -50,7 +50,7 @@ def _problems_of_part(
     if names != expected:
         missing = sorted(set(expected) - set(names))
         yield f"part {part}: the file {missing[0]} of its log is missing"
-    done: set[tuple[str, ...]] = set()
+    done: dict[tuple[str, str], tuple[str, str]] = {}
     for name in names:
         findings.num_files += 1
         try:
@@ -85,16 +85,18 @@ def _problems_of_row(index: Index, part: int, row: dict[str, Any]) -> Iterator[s
             yield f"has a segment from {start} to {end} s in {row['duration_seconds']} s"
 
 
-def _doubles(row: dict[str, Any], done: set[tuple[str, ...]]) -> Iterator[str]:
-    """Whether the same work is written twice; what changed in between makes it other work."""
-    video = (row["uri"], row["bundle"])
-    key = (*video, row["identity"], row["bundle_sha256"])
-    if row["status"] == "done" and key in done:
+def _doubles(row: dict[str, Any], done: dict[tuple[str, str], tuple[str, str]]) -> Iterator[str]:
+    """Whether the same work is written twice; what changed in between makes it other work.
+
+    `done` has of each video and bundle what its last row says, if that is done.
+    """
+    video, work = (row["uri"], row["bundle"]), (row["identity"], row["bundle_sha256"])
+    last = done.pop(video, None)
+    if row["status"] != "done":
+        return
+    if work == last:
         yield "is written as done twice"
-    for old in [old for old in done if old[:2] == video]:
-        done.remove(old)
-    if row["status"] == "done":
-        done.add(key)
+    done[video] = work
 
 
 def _difference(schema: pa.Schema) -> str:

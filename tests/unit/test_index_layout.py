@@ -6,7 +6,6 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,7 +18,6 @@ from backtal_indexing.layout import (
     Index,
     IndexManifest,
     covers,
-    current_rows,
     file_name,
     newer_than,
     part_and_generation,
@@ -27,6 +25,7 @@ from backtal_indexing.layout import (
     parts_for,
 )
 from backtal_indexing.part_log import PartLog
+from backtal_indexing.reading import open_tables
 from backtal_indexing.rows import current_of, read_parts
 from backtal_indexing.store import Store, normal_url
 
@@ -146,8 +145,10 @@ def test_current_rows_are_the_last_written_in_arrow_and_in_sql(index: Index) -> 
     columns = ("uri", "bundle", "identity", "status")
     found = current_of(table).select(columns).to_pylist()
     assert {tuple(one.values()) for one in found} == expected
-    sql = current_rows(index.videos_urls(), ", ".join(columns))
-    assert set(duckdb.sql(sql).fetchall()) == expected
+    with open_tables(index) as tables:
+        tables.add_videos()
+        found = tables.ask(f"select {', '.join(columns)} from videos").to_pylist()
+    assert {tuple(one.values()) for one in found} == expected
 
 
 def test_a_file_is_created_once_and_nothing_else_is_left(tmp_path: Path) -> None:

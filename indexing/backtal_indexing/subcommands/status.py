@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -25,11 +24,12 @@ def run(arguments: argparse.Namespace) -> int:
     """Print it."""
     from backtal_indexing.layout import Index
     from backtal_indexing.status import status_of
+    from backtal_indexing.subcommands.printing import print_json
 
     index = Index.open(arguments.index)
     status = status_of(index, max(arguments.failures, 0))
     if arguments.json:
-        print(json.dumps(_document(status), indent=2, ensure_ascii=False))
+        print_json(_document(status))
     else:
         _show(index, status)
     return 0
