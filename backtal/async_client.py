@@ -8,7 +8,6 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from backtal.client_wire import (
-    STREAM_SUFFIX,
     DetectionOptions,
     Sources,
     StreamReader,
@@ -25,6 +24,7 @@ from backtal.detection import DetectionAnswer
 from backtal.errors import BacktalError, Internal
 from backtal.features import FeatureSequence
 from backtal.patience import Patience, RetryPolicy
+from backtal.repository import STREAM_SUFFIX
 from backtal.tracing import traced_call
 
 Result = TypeVar("Result")

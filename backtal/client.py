@@ -16,7 +16,6 @@ import numpy as np
 
 from backtal.client_wire import (
     DEFAULT_BUNDLE,
-    STREAM_SUFFIX,
     BundleVersion,
     DetectionOptions,
     Sources,
@@ -35,6 +34,7 @@ from backtal.detection import DetectionAnswer
 from backtal.errors import BacktalError, DeadlineExceeded, Unavailable
 from backtal.features import FeatureSequence
 from backtal.patience import NO_RETRIES, Patience, RetryPolicy
+from backtal.repository import STREAM_SUFFIX
 from backtal.tracing import traced_call
 
 __all__ = [

@@ -28,10 +28,12 @@ from backtal.errors import (
     from_wire,
 )
 from backtal.features import FeatureProvenance, FeatureSequence
+from backtal.repository import STREAM_SUFFIX
 from backtal.segments import Segment
 
 DEFAULT_BUNDLE = "kinetics400"
-STREAM_SUFFIX = "_stream"
+# Where the commands that call a service find its key.
+KEY_VARIABLE = "BACKTAL_KEY"
 
 # gRPC counts a message's length in 32 bits; beyond this a video has to go by URI.
 MAX_VIDEO_BYTES = 2**31 - 2**20

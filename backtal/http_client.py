@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 
 from backtal import http_wire
-from backtal.client_wire import DetectionOptions, headers_of
+from backtal.client_wire import DetectionOptions
 from backtal.detection import DetectionAnswer
 from backtal.errors import BacktalError
 from backtal.patience import Patience, RetryPolicy
@@ -38,12 +38,8 @@ class HttpClient:
         self._timeout_seconds = timeout_seconds
         self._retries = retries or RetryPolicy()
         self._transport_error = http_wire.httpx().TransportError
-        self._client = http_wire.httpx().Client(
-            base_url=url,
-            headers=headers_of(key),
-            timeout=None,
-            verify=http_wire.trust(root_certificates),
-        )
+        options = http_wire.connection(url, key, root_certificates)
+        self._client = http_wire.httpx().Client(**options)
 
     def __enter__(self) -> HttpClient:
         return self
@@ -106,12 +102,8 @@ class AsyncHttpClient:
         self._timeout_seconds = timeout_seconds
         self._retries = retries or RetryPolicy()
         self._transport_error = http_wire.httpx().TransportError
-        self._client = http_wire.httpx().AsyncClient(
-            base_url=url,
-            headers=headers_of(key),
-            timeout=None,
-            verify=http_wire.trust(root_certificates),
-        )
+        options = http_wire.connection(url, key, root_certificates)
+        self._client = http_wire.httpx().AsyncClient(**options)
 
     async def __aenter__(self) -> AsyncHttpClient:
         return self

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from backtal.client_wire import DetectionOptions
+from backtal.client_wire import DetectionOptions, headers_of
 from backtal.detection import DetectionAnswer
 from backtal.errors import (
     BacktalError,
@@ -37,6 +37,17 @@ def httpx() -> Any:
             "an HTTP client needs httpx, which is not installed: pip install 'backtal[client]'"
         ) from None
     return module
+
+
+def connection(url: str, key: str | None, root_certificates: str | None) -> dict[str, Any]:
+    """The arguments of httpx's clients. Raises InvalidFile."""
+    return {
+        "base_url": url,
+        "headers": headers_of(key),
+        # Each request has its own.
+        "timeout": None,
+        "verify": trust(root_certificates),
+    }
 
 
 def trust(root_certificates: str | None) -> ssl.SSLContext | bool:

@@ -21,6 +21,14 @@ def bundle_names(repository: Path) -> list[str]:
     return sorted(name for name in found if not name.endswith(STREAM_SUFFIX) and name[0] != ".")
 
 
+def public_models(bundle: str) -> tuple[str, str]:
+    """A bundle's models: its stream, then the public one, the order in which they take a version.
+
+    A version is served from the moment that the public model has it.
+    """
+    return f"{bundle}{STREAM_SUFFIX}", bundle
+
+
 def bundle_versions(repository: Path, model: str) -> list[int]:
     """The versions of a bundle's public model, rising; none where there is no such bundle."""
     found = (path.parent.name for path in (repository / model).glob(f"*/{MANIFEST_NAME}"))

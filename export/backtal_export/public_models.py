@@ -11,18 +11,19 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from backtal.manifest import MANIFEST_NAME, Manifest
-from backtal.repository import STREAM_SUFFIX, bundle_versions, load_bundle, manifest_path
+from backtal.repository import (
+    STREAM_SUFFIX,
+    bundle_versions,
+    load_bundle,
+    manifest_path,
+    public_models,
+)
 from backtal_export.drafts import draft_beside, rename_over
 from backtal_export.model_card import CARD_NAME, model_card
 from backtal_export.runtimes import TEMPLATES, fill_template
 
 _PROGRESS = """,
   { name: "progress" data_type: TYPE_FP32 dims: [ 2 ] }"""
-
-
-def public_models(bundle: str) -> tuple[str, str]:
-    """The bundle's models in the order in which they are written."""
-    return f"{bundle}{STREAM_SUFFIX}", bundle
 
 
 def public_configuration(manifest: Manifest, model: str) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from backtal.errors import BacktalError, InvalidFile, NotFound
 from backtal.integrity import check_version, text_of
 from backtal.manifest import Manifest, Network
-from backtal.repository import STREAM_SUFFIX, bundle_names, bundle_versions, network_path
+from backtal.repository import bundle_names, bundle_versions, network_path, public_models
 from backtal.runtime import OnnxStages
 from backtal_export.gates import GateThresholds, Measured, Validation, judge, measure
 from backtal_export.model_folders import configuration_of
@@ -57,7 +57,7 @@ def check_files(repository: Path, bundle: str, version: int) -> Manifest:
         _check_network(repository, manifest, network)
     # One configuration for all versions: it is the newest one's.
     if version == bundle_versions(repository, bundle)[-1]:
-        for model in (bundle, f"{bundle}{STREAM_SUFFIX}"):
+        for model in public_models(bundle):
             config = repository / model / "config.pbtxt"
             if text_of(config) != public_configuration(manifest, model):
                 raise InvalidFile(f"{config} is not what was written for version {version}")

@@ -19,7 +19,6 @@ from backtal_serving.settings import ServingSettings
 from backtal_serving.tracing.context import TraceContext
 from backtal_serving.uris.access import RemoteAccess
 
-PRIVATE_PREFIX = "backtal_"
 SPOOLED_PARAMETER = "backtal_spooled"
 ROOTS_PARAMETER = "backtal_roots"
 CANARY_PARAMETER = "backtal_canary"

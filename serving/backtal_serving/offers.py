@@ -16,11 +16,11 @@ from backtal.errors import BacktalError
 from backtal.integrity import check_version
 from backtal.manifest import Manifest
 from backtal.repository import (
-    STREAM_SUFFIX,
     bundle_names,
     bundle_versions,
     manifest_path,
     network_path,
+    public_models,
 )
 from backtal_serving.logs import log_event
 
@@ -40,7 +40,7 @@ class Offer:
     @property
     def models(self) -> tuple[str, str]:
         """The stream, then the public model: the order in which they take a version."""
-        return self.bundle + STREAM_SUFFIX, self.bundle
+        return public_models(self.bundle)
 
     @property
     def networks(self) -> frozenset[str]:
@@ -132,8 +132,7 @@ class Offers:
             return ""
 
     def _signature(self, bundle: str, number: int) -> Signature:
-        models = (bundle, bundle + STREAM_SUFFIX)
-        folders = [self._repository / model / str(number) for model in models]
+        folders = [self._repository / model / str(number) for model in public_models(bundle)]
         with suppress(BacktalError):
             manifest = Manifest.load(manifest_path(self._repository, bundle, number))
             networks = (network.model for network in manifest.networks)

@@ -14,7 +14,7 @@ from typing import Any
 
 from backtal.errors import InvalidFile
 from backtal.manifest import MANIFEST_NAME, Manifest
-from backtal.repository import STREAM_SUFFIX
+from backtal.repository import public_models
 from backtal_serving.limits import RequestLimits
 
 CONFIG_NAME = "config.pbtxt"
@@ -60,7 +60,7 @@ class RepositoryView:
 
     def show_bundle(self, bundle: str, versions: Sequence[tuple[int, Manifest]]) -> None:
         """Show these versions of the bundle, and of its stream, and no others."""
-        for model in (bundle, bundle + STREAM_SUFFIX):
+        for model in public_models(bundle):
             self._show(model, model, versions, self._limits)
 
     def show_trial(self, bundle: str, version: tuple[int, Manifest]) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import kubernetes_validate
 import yaml
 
-from backtal_indexing.answering import KEY_VARIABLE
+from backtal.client_wire import KEY_VARIABLE
 from backtal_indexing.commands import index
 from tests.deploy.test_kubernetes import VERSION
 from tests.deploy.tools import DEPLOY

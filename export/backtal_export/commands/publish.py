@@ -6,7 +6,7 @@ import argparse
 import os
 from pathlib import Path
 
-KEY_VARIABLE = "BACKTAL_KEY"
+from backtal.client_wire import KEY_VARIABLE
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
