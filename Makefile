@@ -42,11 +42,12 @@ ablation: install  ## docs/ablation.md, for hours; CORPUS=folder, THUMOS14=folde
 		--jobs $(JOBS) --features $(CORPUS)/features --clicks $(CORPUS)/clicks.txt \
 		--ground-truth $(CORPUS)/ground_truth.json $(if $(THUMOS14),--thumos14 "$(THUMOS14)")
 
-check: install  ## lint, format, types, and which package may import which
+check: install  ## lint, format, types, which package may import which, and what audit asks once a day
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/ruff format --check .
 	@$(VENV)/bin/mypy
 	@$(VENV)/bin/lint-imports
+	@$(RUN) -m deploy.audit --daily
 
 format: install  ## put the code into its form
 	@$(VENV)/bin/ruff check --fix .
@@ -63,9 +64,8 @@ image-pins: install  ## deploy/image/*.txt: what the images install, by hash, of
 		-o deploy/image/index.txt pyproject.toml
 	@$(PINS) --python-version 3.11 -o deploy/image/tools.txt deploy/image/tools.in
 
-audit: install  ## known vulnerabilities of what the images install; asks PyPI, so it is not in check
-	@for image in embedded triton index; do $(RUN) -m pip_audit --strict --disable-pip \
-		--require-hashes -r deploy/image/$$image.txt || exit 1; done
+audit: install  ## known vulnerabilities of what the images install; it asks PyPI
+	@$(RUN) -m deploy.audit
 
 system:  ## as root, on Debian or Ubuntu: what some tests want and are skipped without
 	@tools/system
