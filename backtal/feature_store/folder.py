@@ -1,85 +1,65 @@
-"""The folder of entries: found by their key, and not more of them than there is room for."""
+"""A folder of entries: the least recently used ones are removed where there are too many."""
 
 from __future__ import annotations
 
 import logging
 import os
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-
-from pydantic import Field, field_validator
+from tempfile import mkstemp
 
 from backtal.errors import InvalidArgument, InvalidFile
-from backtal.feature_store.entry import (
-    SUFFIX,
-    TEMPORARY_SUFFIX,
-    EntryWriter,
-    StoredFeatures,
-    remove,
-)
-from backtal.settings import Settings
+from backtal.feature_store.entry import SUFFIX, EntryWriter, Outcome, StoredFeatures
+from backtal.feature_store.settings import FILL_TO, LOOK_AFTER
 
+TEMPORARY_SUFFIX = ".part"
 # Nobody takes so long from one batch of clips to the next: its writer is dead.
 ABANDONED_SECONDS = 3600.0
-# Looking through the folder takes time. It is done after so much was written, and makes so much
-# room that several processes stay within the limit until they look again.
-LOOK_AFTER = 0.02
-FILL_TO = 0.9
 
 _log = logging.getLogger(__name__)
 
 
-class FeatureStoreSettings(Settings):
-    """Where features are kept and how many bytes they may take, all together.
-
-    The folder may be shared by the processes of one machine.
-    """
-
-    folder: Path
-    max_bytes: int = Field(default=10 * 1024**3, ge=1)
-
-    @field_validator("folder")
-    @classmethod
-    def _absolute(cls, folder: Path) -> Path:
-        # What is written here may be read by a process that runs elsewhere.
-        return folder.absolute()
-
-
-class FeatureStore:
-    """Entries by their key, the least recently used ones removed where there are too many.
+class Folder:
+    """A `FeatureStore` on a disk; several processes of one machine may have it open.
 
     Raises InvalidArgument for a folder that cannot be made or written to.
     """
 
-    def __init__(self, settings: FeatureStoreSettings) -> None:
-        self._folder = settings.folder
-        self._max_bytes = settings.max_bytes
+    def __init__(self, folder: Path, max_bytes: int) -> None:
+        self.counts: Counter[Outcome] = Counter()
+        self._folder = folder
+        self._max_bytes = max_bytes
         # A process that comes to a full folder looks at once.
-        self._written_bytes = self._max_bytes
+        self._written_bytes = max_bytes
         try:
-            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
-            raise InvalidArgument(f"feature store {self._folder}: {error.strerror}") from None
-        if not os.access(self._folder, os.W_OK | os.X_OK):
-            raise InvalidArgument(f"feature store {self._folder} cannot be written to")
+            raise InvalidArgument(f"feature store {folder}: {error.strerror}") from None
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise InvalidArgument(f"feature store {folder} cannot be written to")
 
     def find(self, key: str) -> StoredFeatures | None:
-        """The entry of `key`, read and found whole; the caller closes it."""
-        path = self._folder / (key + SUFFIX)
+        """See `FeatureStore`."""
+        path = self._path(key)
         try:
-            found = StoredFeatures(path, key)
+            found = StoredFeatures(path.open("rb"), key, lambda: _remove(path))
         except FileNotFoundError:
+            self.counts["missing"] += 1
             return None
         except OSError as error:
             # Not of its making, such as too many open files: it may be sound.
+            self.counts["failed"] += 1
             _log.warning("feature store: %s cannot be read: %s", path, error)
             return None
         except (InvalidFile, ValueError) as error:
+            self.counts["damaged"] += 1
             _log.warning("feature store: %s is removed: %s", path, error)
-            remove(path)
+            _remove(path)
             return None
+        self.counts["found"] += 1
         # Its place among the least recently used; by another process it may be gone.
         with suppress(OSError):
             os.utime(path)
@@ -87,12 +67,22 @@ class FeatureStore:
 
     @contextmanager
     def writing(self, key: str) -> Iterator[EntryWriter]:
-        """An entry in the making; without its `commit` nothing is kept of it."""
-        writer = EntryWriter(self._folder, key, self._max_bytes, self._before_write)
+        """See `FeatureStore`."""
+        path = self._path(key)
+        writer = EntryWriter(
+            str(path),
+            key,
+            self._max_bytes,
+            lambda: _TemporaryFile(path, self._before_write),
+            self.counts,
+        )
         try:
             yield writer
         finally:
             writer.close()
+
+    def _path(self, key: str) -> Path:
+        return self._folder / (key + SUFFIX)
 
     def _before_write(self, num_bytes: int) -> None:
         """Remove what was not used for the longest time, if it is time to look."""
@@ -114,5 +104,38 @@ class FeatureStore:
             is_entry = path.suffix == SUFFIX
             is_abandoned = path.suffix == TEMPORARY_SUFFIX and used_ns < abandoned_ns
             if is_abandoned or (is_entry and left_bytes > FILL_TO * self._max_bytes):
-                remove(path)
+                _remove(path)
                 left_bytes -= size
+
+
+class _TemporaryFile:
+    """A `Draft` beside its place, and renamed: the entry is there whole or not at all."""
+
+    def __init__(self, path: Path, before_write: Callable[[int], None]) -> None:
+        descriptor, name = mkstemp(TEMPORARY_SUFFIX, f"{path.stem}.", path.parent)
+        self._file = os.fdopen(descriptor, "wb")
+        self._temporary = Path(name)
+        self._path = path
+        self._before_write = before_write
+
+    def write(self, data: bytes) -> None:
+        self._before_write(len(data))
+        self._file.write(data)
+        # Others see how much room is taken.
+        self._file.flush()
+
+    def keep(self) -> None:
+        self._file.close()
+        self._temporary.replace(self._path)
+
+    def close(self) -> None:
+        # What is left in its buffer may have no room on the disk.
+        with suppress(OSError):
+            self._file.close()
+        _remove(self._temporary)
+
+
+def _remove(path: Path) -> None:
+    """Remove a file that another process may have removed, or that cannot be."""
+    with suppress(OSError):
+        path.unlink(missing_ok=True)

@@ -125,5 +125,17 @@ INPUTS = Row(
             ),
             runbook="decode-failures",
         ),
+        Panel(
+            title="Feature store",
+            description="Look-ups and entries by what came of them, a second; none where the "
+            "service has no store. A store that failed costs time and no answer.",
+            unit="reqps",
+            width=4,
+            stacked=True,
+            queries=(
+                Query(f"sum by (outcome) ({rate('backtal_feature_store_total')})", "{{outcome}}"),
+            ),
+            runbook="slow-answers",
+        ),
     ),
 )

@@ -29,7 +29,7 @@ from backtal.errors import (
     from_triton,
     to_wire,
 )
-from backtal.feature_store import FeatureStore
+from backtal.feature_store import open_store
 from backtal.flow import plan_flow_fields
 from backtal.manifest import MANIFEST_NAME, Manifest
 from backtal.pipeline import Answer, CasOutput, Pipeline, Progress, Request
@@ -40,7 +40,7 @@ from backtal_serving import handover, wire
 from backtal_serving.drain import request_in_flight
 from backtal_serving.handover import HandedOver
 from backtal_serving.logs import log_as_json
-from backtal_serving.metrics.observations import Observation, of_answer, of_failure
+from backtal_serving.metrics.observations import Observation, of_answer, of_failure, of_store
 from backtal_serving.metrics.triton import TritonMetrics
 from backtal_serving.model_process import end_process
 from backtal_serving.numpy_version import check_numpy
@@ -100,12 +100,13 @@ class TritonPythonModel:
         bundle = self._manifest.description.name
         self._metrics = TritonMetrics(bundle) if self._settings.metrics else None
         kept = self._settings.feature_store
+        self._store = None if kept is None else open_store(kept)
         self._pipeline = Pipeline(
             self._manifest,
             InnerModels(self._manifest),
             limits.video,
             pool=self._pool,
-            store=None if kept is None else FeatureStore(kept),
+            store=self._store,
         )
         self._decoupled = pb_utils.using_decoupled_model_transaction_policy(config)
 
@@ -201,7 +202,7 @@ class TritonPythonModel:
 
     def _count(self, observations: Iterable[Observation]) -> None:
         if self._metrics is not None:
-            self._metrics.record(observations, self._pool.num_deaths)
+            self._metrics.record([*observations, *of_store(self._store)], self._pool.num_deaths)
 
 
 def _call(

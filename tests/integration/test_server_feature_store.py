@@ -13,6 +13,7 @@ import pytest
 
 from tests.integration.conftest import outputs, tensor
 from tests.integration.tiny_repository import BUNDLE, write_tiny_repository
+from tests.object_store import object_store
 
 SECOND = "second"
 NAMES = ("segments", "scores", "labels", "duration", "cas", "provenance")
@@ -109,3 +110,38 @@ def test_what_is_refused_is_refused_with_a_store_too(
                 ask(client, BUNDLE, bytes_sent, **parameters)
             messages.append(caught.value.message())
         assert messages[0] == messages[1]
+
+
+def test_two_servers_share_a_bucket(
+    two_bundles: Path,
+    video: bytes,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from tritonclient.grpc import InferenceServerClient
+
+    from backtal_serving.server import ServerOptions, TritonServer
+    from backtal_serving.settings import ServingSettings
+
+    with ExitStack() as stack:
+        bucket = stack.enter_context(object_store(tmp_path_factory.mktemp("s3")))
+        for name, value in bucket.environment.items():
+            monkeypatch.setenv(name, value)
+        raw = {"prefix": "s3://features/known/", "s3_endpoint": bucket.endpoint}
+        settings = ServingSettings.model_validate(
+            {"feature_store": {**raw, "s3_region": "us-east-1", "timeout_seconds": 30.0}}
+        )
+        log = tmp_path_factory.mktemp("log")
+        clients = []
+        for name in ("here", "there"):
+            options = ServerOptions(
+                repository=two_bundles, settings=settings, log_file=log / f"{name}.log"
+            )
+            server = stack.enter_context(TritonServer(options))
+            clients.append(stack.enter_context(InferenceServerClient(server.grpc_address)))
+        expected, told = ask(clients[0], BUNDLE, video)
+        assert told["feature_source"] == "video"
+        answer, told = ask(clients[1], BUNDLE, video)
+        assert told["feature_source"] == "store"
+        for name, values in expected.items():
+            np.testing.assert_array_equal(answer[name], values)

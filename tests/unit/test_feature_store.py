@@ -19,13 +19,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from backtal.decoded import Decoded
-from backtal.errors import Cancelled, DeadlineExceeded, InvalidArgument, LimitExceeded
-from backtal.feature_store import FeatureStore, FeatureStoreSettings
-from backtal.feature_store.entry import CLIPS_PER_READ, EntryWriter, StoredFeatures
+from backtal.errors import (
+    Cancelled,
+    DeadlineExceeded,
+    InvalidArgument,
+    InvalidFile,
+    LimitExceeded,
+)
+from backtal.feature_store import FeatureStore, FeatureStoreSettings, open_store
+from backtal.feature_store.entry import CLIPS_PER_READ
 from backtal.features import FloatArray
 from backtal.localization.presets import THUMOS14
 from backtal.localization.settings import LocalizationSettings
 from backtal.pipeline import Answer, Pipeline, Progress, Request
+from backtal.settings import parse
 from backtal.video import VideoDescription, VideoLimits
 from tests.made_videos import steady
 from tests.unit.fake_bundle import FakeStages, fake_manifest
@@ -50,7 +57,7 @@ ABOUT = Decoded(duration_seconds=1.5, num_frames=30, warnings=(), video=VIDEO)
 
 
 def store_in(folder: Path, max_bytes: int = 1 << 30) -> FeatureStore:
-    return FeatureStore(FeatureStoreSettings(folder=folder, max_bytes=max_bytes))
+    return open_store(FeatureStoreSettings(folder=folder, max_bytes=max_bytes))
 
 
 def put(store: FeatureStore, key: str, values: FloatArray, decoded: Decoded | None = None) -> None:
@@ -81,7 +88,8 @@ def test_what_was_put_in_comes_out_to_the_bit(
     warnings: list[str],
     num_frames_declared: int | None,
 ) -> None:
-    store = store_in(tmp_path_factory.mktemp("store"))
+    folder = tmp_path_factory.mktemp("store")
+    store = store_in(folder)
     random = np.random.default_rng(sum(sizes))
     parts = [random.normal(size=(dim, size)).astype(np.float32) for size in sizes]
     video = replace(VIDEO, num_frames=num_frames_declared)
@@ -97,7 +105,7 @@ def test_what_was_put_in_comes_out_to_the_bit(
     assert values.tobytes() == np.concatenate(parts, axis=1).tobytes()
     other = replace(decoded, video=replace(video, name="other.mp4"), is_known=True)
     assert found.decoded_as("other.mp4") == other
-    assert b"my.mp4" not in next(store._folder.iterdir()).read_bytes()
+    assert b"my.mp4" not in next(folder.iterdir()).read_bytes()
 
 
 def test_an_entry_without_its_end_is_none(tmp_path: Path) -> None:
@@ -297,10 +305,9 @@ def test_a_full_disk_costs_the_entry_and_nothing_else(
         pytest.skip("this system has no /dev/full")
     store = store_in(tmp_path)
     with store.writing("x") as entry:
-        assert entry._file is not None
         # Writes fail from here on as on a disk without room.
         descriptor = os.open("/dev/full", os.O_WRONLY)
-        os.dup2(descriptor, entry._file.fileno())
+        os.dup2(descriptor, entry._draft._file.fileno())  # type: ignore[union-attr]
         os.close(descriptor)
         entry.add(np.ones((3, 7), np.float32))
         entry.commit(ABOUT)
@@ -433,10 +440,42 @@ def test_a_remote_object_goes_by_its_version(tmp_path: Path, version: str | None
     np.testing.assert_array_equal(np.concatenate(taken, axis=1), values)
 
 
-def test_classes_of_the_entry_are_closed(tmp_path: Path) -> None:
-    """Neither a writer nor a reader leaves a file open (ResourceWarning is an error here)."""
-    writer = EntryWriter(tmp_path, KEY, 1000, lambda _: None)
-    writer.close()
-    writer.close()
-    with pytest.raises(FileNotFoundError):
-        StoredFeatures(tmp_path / f"{KEY}.features", KEY)
+def test_a_writer_leaves_no_file_open(tmp_path: Path) -> None:
+    """ResourceWarning is an error here."""
+    with store_in(tmp_path).writing(KEY) as entry:
+        entry.close()
+        entry.close()
+        entry.add(np.ones((3, 7), np.float32))
+        entry.commit(ABOUT)
+    assert files(tmp_path) == []
+
+
+def test_what_comes_of_look_ups_and_entries_is_counted(tmp_path: Path) -> None:
+    store = store_in(tmp_path)
+    assert store.find(KEY) is None
+    put(store, KEY, np.ones((3, 7), np.float32))
+    found = store.find(KEY)
+    assert found is not None
+    found.__exit__(None, None, None)
+    (tmp_path / f"{KEY}.features").write_bytes(b"no features")
+    assert store.find(KEY) is None
+    (tmp_path / f"{KEY}.features").mkdir()
+    assert store.find(KEY) is None
+    assert store.counts == {"missing": 1, "kept": 1, "found": 1, "damaged": 1, "failed": 1}
+
+
+@pytest.mark.parametrize(
+    ("raw", "problem"),
+    [
+        ({}, "either a folder or a prefix"),
+        ({"folder": "/x", "prefix": "s3://bucket/x/"}, "either a folder or a prefix"),
+        ({"prefix": "s3://bucket/x"}, "'s3://bucket/x' is no prefix, expected s3://BUCKET/FOLDER/"),
+        ({"prefix": "https://bucket/x/"}, "is no prefix, expected s3://BUCKET/FOLDER/"),
+        ({"prefix": "s3://B/x/"}, "is no prefix, expected s3://BUCKET/FOLDER/"),
+        ({"prefix": "s3://bucket/x/", "timeout": 3}, "did you mean timeout_seconds"),
+        ({"prefix": "s3://bucket/x/", "timeout_seconds": 0}, "timeout_seconds"),
+    ],
+)
+def test_a_store_has_one_place(raw: dict[str, object], problem: str) -> None:
+    with pytest.raises(InvalidFile, match=problem):
+        parse(FeatureStoreSettings, raw, source="feature_store")

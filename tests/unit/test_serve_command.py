@@ -21,18 +21,30 @@ def settings(*words: str) -> ServingSettings:
     return serve._settings(parser.parse_args(["--repository", "x", *words]))
 
 
+def settings_of_the_docs(page: str) -> list[object]:
+    text = (PROJECT_ROOT / "docs" / page).read_text()
+    return [yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)]
+
+
 def test_the_limits_in_the_docs_are_the_defaults() -> None:
-    text = (PROJECT_ROOT / "docs" / "serving.md").read_text()
-    blocks = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
-    assert len(blocks) == 2
-    raw, with_store = map(yaml.safe_load, blocks)
+    (raw,) = settings_of_the_docs("serving.md")
     assert parse(ServingSettings, raw, source="docs") == ServingSettings()
     # And none is left out.
     everything = ServingSettings().model_dump(mode="json", exclude={"state_folder", "spool_folder"})
     assert raw == everything
-    store = parse(ServingSettings, with_store, source="docs").feature_store
-    assert store is not None
-    assert store.max_bytes == FeatureStoreSettings(folder=store.folder).max_bytes
+
+
+def test_the_feature_stores_in_the_docs_have_the_defaults() -> None:
+    folder, bucket = (
+        parse(ServingSettings, raw, source="docs").feature_store
+        for raw in settings_of_the_docs("feature-store.md")
+    )
+    assert folder is not None
+    assert folder == FeatureStoreSettings(folder=folder.folder)
+    assert bucket is not None
+    assert bucket == FeatureStoreSettings(prefix=bucket.prefix)
+    # And none is left out.
+    assert bucket.model_fields_set == FeatureStoreSettings.model_fields.keys() - {"folder"}
 
 
 def test_a_folder_in_the_file_is_meant_from_here(

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from backtal.errors import VideoProblem
+from backtal.feature_store.entry import Outcome
 
 Kind = Literal["counter", "gauge", "histogram"]
 MEBIBYTE = 1 << 20
@@ -170,6 +171,15 @@ DECODE_FAILURES = Metric(
     "(too long, too large), decoder_unavailable (no child process, or killed from outside).",
     ("bundle", "reason"),
 )
+STORE_OUTCOMES = get_args(Outcome)
+FEATURE_STORE = Metric(
+    "backtal_feature_store_total",
+    "counter",
+    "What the feature store did: videos that were found, missing, or damaged and removed; those "
+    "whose features were kept; failed, a look-up or an entry that its disk or object store did not "
+    "serve.",
+    ("bundle", "outcome"),
+)
 SEGMENTS = Metric(
     "backtal_segments_total", "counter", "Segments in answers, by class.", ("bundle", "label")
 )
@@ -196,6 +206,7 @@ PIPELINE = (
     INPUT_BYTES,
     INPUTS,
     DECODE_FAILURES,
+    FEATURE_STORE,
     SEGMENTS,
     SEGMENT_SCORES,
     CHILDREN_RESTARTED,

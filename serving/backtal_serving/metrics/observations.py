@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from backtal.clips import clip_times
 from backtal.errors import BacktalError, DecoderUnavailable, InvalidVideo, LimitExceeded
+from backtal.feature_store import FeatureStore
 from backtal.localization import num_windows
 from backtal.manifest import BundleDescription
 from backtal.pipeline import Answer, Request
@@ -43,7 +44,7 @@ def of_answer(
     yield Observation(
         metrics.WINDOWS, num_windows(len(answer.position_seconds_middle), description)
     )
-    if request.features is None:
+    if answer.feature_source == "video":
         yield Observation(metrics.FRAMES, answer.num_frames_decoded)
         yield Observation(metrics.CLIPS, len(clip_times(description.clip_plan, seconds)[0]))
     yield from _of_segments(answer.segments)
@@ -59,6 +60,15 @@ def of_failure(error: BacktalError, request: Request) -> Iterator[Observation]:
         yield Observation(metrics.DECODE_FAILURES, 1, ("limit",))
     elif isinstance(error, DecoderUnavailable):
         yield Observation(metrics.DECODE_FAILURES, 1, ("decoder_unavailable",))
+
+
+def of_store(store: FeatureStore | None) -> Iterator[Observation]:
+    """What a feature store counted; it begins anew."""
+    if store is None:
+        return
+    for outcome, count in store.counts.items():
+        yield Observation(metrics.FEATURE_STORE, count, (outcome,))
+    store.counts.clear()
 
 
 def _of_segments(segments: tuple[Segment, ...]) -> Iterator[Observation]:

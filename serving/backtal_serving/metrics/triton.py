@@ -11,8 +11,10 @@ from backtal_serving.logs import log_event
 from backtal_serving.metrics.definitions import (
     CHILDREN_RESTARTED,
     DECODE_FAILURES,
+    FEATURE_STORE,
     PIPELINE,
     REASONS,
+    STORE_OUTCOMES,
     Metric,
 )
 from backtal_serving.metrics.observations import Observation
@@ -33,6 +35,8 @@ class TritonMetrics:
         # There from the start, so that the first one is seen to be counted.
         for reason in REASONS:
             self._add(DECODE_FAILURES, (bundle, reason), 0)
+        for outcome in STORE_OUTCOMES:
+            self._add(FEATURE_STORE, (bundle, outcome), 0)
         self._add(CHILDREN_RESTARTED, ("decoder",), 0)
 
     def record(self, observations: Iterable[Observation], num_deaths: int) -> None:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from backtal.bucket import open_bucket
 from backtal.errors import (
     BacktalError,
     InvalidArgument,
-    MissingDependency,
     NotFound,
     PermissionDenied,
     Unavailable,
@@ -19,7 +18,7 @@ from backtal_serving.uris.access import RemoteAccess
 
 if TYPE_CHECKING:
     from obstore import GetOptions
-    from obstore.store import S3Config, S3Store
+    from obstore.store import S3Store
 
 RETRY_AFTER_SECONDS = 1.0
 MAX_RETRIES = 2
@@ -72,27 +71,12 @@ class S3Object:
 
 
 def _store(bucket: str, access: RemoteAccess) -> S3Store:
-    try:
-        from obstore.store import S3Store
-    except ImportError:
-        raise MissingDependency(
-            "s3: needs obstore, which is not installed: pip install 'backtal[s3]'"
-        ) from None
-    timeout = timedelta(seconds=access.timeout_seconds)
-    config: S3Config = {}
-    if access.s3_endpoint is not None:
-        config["endpoint"] = access.s3_endpoint
-    if access.s3_region is not None:
-        config["region"] = access.s3_region
-    return S3Store(
+    return open_bucket(
         bucket,
-        config=config,
-        client_options={
-            "timeout": timeout,
-            "connect_timeout": timeout,
-            "allow_http": (access.s3_endpoint or "").startswith("http:"),
-        },
-        retry_config={"max_retries": MAX_RETRIES, "retry_timeout": timeout},
+        endpoint=access.s3_endpoint,
+        region=access.s3_region,
+        timeout_seconds=access.timeout_seconds,
+        max_retries=MAX_RETRIES,
     )
 
 
