@@ -60,7 +60,7 @@ RUN apt-get update \
     && rm -rf /var/lib/apt/lists/* \
     && useradd --system --uid 10001 --create-home backtal
 COPY --from=index-packages /opt/backtal /opt/backtal
-COPY --from=index-packages /build/sbom.cdx.json LICENSE NOTICE /usr/share/doc/backtal/
+COPY --from=index-packages /build/sbom.cdx.json /build/LICENSE /build/NOTICE /usr/share/doc/backtal/
 ENV PATH=/opt/backtal/bin:$PATH \
     PYTHONUNBUFFERED=1
 USER 10001
@@ -96,7 +96,7 @@ RUN apt-get update \
     && install -d -o backtal /state \
     && mkdir /repository
 COPY --from=packages /opt/backtal /opt/backtal
-COPY --from=packages /build/sbom.cdx.json LICENSE NOTICE /usr/share/doc/backtal/
+COPY --from=packages /build/sbom.cdx.json /build/LICENSE /build/NOTICE /usr/share/doc/backtal/
 ENV PATH=/opt/backtal/bin:$PATH \
     PYTHONUNBUFFERED=1
 USER 10001

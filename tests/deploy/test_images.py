@@ -65,3 +65,10 @@ def test_the_context_has_what_is_copied_and_no_more() -> None:
     assert {line[1:] for line in ignored if line.startswith("!")} == wanted
     for word in wanted:
         assert (PROJECT_ROOT / word).exists()
+
+
+def test_what_is_copied_from_a_stage_is_named_from_its_root() -> None:
+    copied = re.findall(r"^COPY --from=\S+ (.+) \S+$", DOCKERFILE, re.M)
+    assert copied
+    for line in copied:
+        assert all(word.startswith("/") for word in line.split()), line
