@@ -41,7 +41,8 @@ def object_store(folder: Path) -> Iterator[ObjectStore]:
     config = folder / "identities.json"
     config.write_text(json.dumps({"identities": [identity]}))
     master, volume, filer, s3 = _free_ports(4)
-    command = [weed, "server", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1"]
+    command = [weed, f"-logdir={folder}", "server", f"-dir={folder}"]
+    command += ["-ip=127.0.0.1", "-ip.bind=127.0.0.1"]
     command += [f"-master.port={master}", f"-volume.port={volume}", f"-filer.port={filer}"]
     command += ["-filer", "-s3", f"-s3.port={s3}", f"-s3.config={config}", "-volume.max=4"]
     command += ["-master.volumeSizeLimitMB=64"]
@@ -55,6 +56,11 @@ def object_store(folder: Path) -> Iterator[ObjectStore]:
     finally:
         process.kill()
         process.wait()
+        # It makes sockets beside its ports, in a folder that cannot be chosen.
+        for port in (master, volume, filer, s3):
+            for number in (port, port + 10000):
+                for left in Path("/tmp").glob(f"seaweedfs-*-{number}.sock"):
+                    left.unlink()
 
 
 def _free_ports(count: int) -> list[int]:
