@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -24,8 +25,8 @@ from backtal.errors import (
     MissingDependency,
     NotFound,
     Unavailable,
+    error_of,
     from_triton,
-    from_wire,
 )
 from backtal.features import FeatureProvenance, FeatureSequence
 from backtal.repository import STREAM_SUFFIX
@@ -37,9 +38,6 @@ KEY_VARIABLE = "BACKTAL_KEY"
 
 # gRPC counts a message's length in 32 bits; beyond this a video has to go by URI.
 MAX_VIDEO_BYTES = 2**31 - 2**20
-
-# After which to try again where Triton's queue is full; it does not say so itself.
-QUEUE_FULL_SECONDS = 1.0
 
 ALWAYS = ("segments", "scores", "labels", "duration", "provenance")
 WITH_CAS = ("cas", "position_seconds")
@@ -241,26 +239,35 @@ def translate(error: Any, address: str) -> BacktalError:
     if meant is not None:
         return meant
     code = (error.status() or "").removeprefix("StatusCode.")
-    hint = _hint_seconds(error)
-    if "maximum queue size" in text:
-        return Unavailable("the service is full", retry_after_seconds=QUEUE_FULL_SECONDS)
-    if code == "UNAVAILABLE" and hint is None:
+    reason, retry_after_seconds = _details(error)
+    if code == "UNAVAILABLE" and reason is None:
         return Unavailable(f"no server answers at {address}: {text}")
     if code == "NOT_FOUND" or "unknown model" in text:
         return NotFound(text)
     if code == "DEADLINE_EXCEEDED":
         return DeadlineExceeded(f"no answer from {address} within the timeout")
-    prefix = code if hint is None else f"{code};retry={hint:g}"
-    return from_wire(f"[{prefix}] {text}") or Internal(text)
+    return error_of(code, reason, text, retry_after_seconds) or Internal(text)
 
 
-def _hint_seconds(error: Any) -> float | None:
-    """When to try again, by the call that failed: tritonclient's exception does not say."""
+def _details(error: Any) -> tuple[str | None, float | None]:
+    """The reason and the wait that the call's `google.rpc` details name.
+
+    tritonclient's exception does not have them: they are with the call that failed.
+    """
+    from google.protobuf.message import DecodeError
+    from google.rpc import error_details_pb2, status_pb2
+
     call = error.__context__
     if not hasattr(call, "trailing_metadata"):
-        return None
-    milliseconds = dict(call.trailing_metadata() or ()).get("grpc-retry-pushback-ms")
-    return None if milliseconds is None else int(milliseconds) / 1000
+        return None, None
+    packed = dict(call.trailing_metadata() or ()).get("grpc-status-details-bin", b"")
+    info, retry = error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo()
+    with suppress(DecodeError):
+        for detail in status_pb2.Status.FromString(packed).details:
+            detail.Unpack(info)
+            detail.Unpack(retry)
+    seconds = retry.retry_delay.ToMilliseconds() / 1000
+    return info.reason or None, seconds or None
 
 
 def tritonclient() -> Any:

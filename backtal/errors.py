@@ -11,16 +11,18 @@
     ├── Unauthenticated      UNAUTHENTICATED     401
     ├── PermissionDenied     PERMISSION_DENIED   403   a URI outside the allowed roots
     ├── ResourceExhausted    RESOURCE_EXHAUSTED  429   the caller's own quota
-    ├── Unavailable          UNAVAILABLE         503   the service is full, starting or stopping
-    │   └── DecoderUnavailable                         all at work, or ended from outside
+    ├── Unavailable          UNAVAILABLE         503   not this time; try again
+    │   ├── ServiceBusy                                full, starting, stopping; whoever asks
+    │   └── DecoderUnavailable                         ended from outside, over this request
     ├── DeadlineExceeded     DEADLINE_EXCEEDED   504
     ├── Cancelled            CANCELLED           499   the caller went away
     ├── MissingDependency    FAILED_PRECONDITION 501   an extra or a system library is not installed
     └── Internal             INTERNAL            500   a bug of ours
 
 Triton's Python backend has no word for half of these and turns every error of an inner model
-into INTERNAL, so an error crosses Triton inside its message: ``[CODE] text`` or
-``[CODE;retry=1.5] text`` (``to_wire`` and ``from_wire``).
+into INTERNAL, so an error crosses Triton inside its message: ``[CODE] text``, with the kind where
+it is more than its code and with the wait, ``[UNAVAILABLE;reason=SERVICE_BUSY;retry=1.5] text``
+(``to_wire`` and ``from_wire``).
 """
 
 from __future__ import annotations
@@ -43,6 +45,11 @@ class BacktalError(Exception):
         super().__init__(message)
         self.message = message
         self.retry_after_seconds = retry_after_seconds
+
+    @property
+    def reason(self) -> str:
+        """The kind as the wire names it: `SERVICE_BUSY` of `ServiceBusy`."""
+        return _reason(type(self))
 
 
 class InvalidArgument(BacktalError):
@@ -114,14 +121,18 @@ class ResourceExhausted(BacktalError):
 
 
 class Unavailable(BacktalError):
-    """The service is full, starting or stopping; the caller may try again."""
+    """No answer this time; the caller may try again."""
 
     grpc_code = "UNAVAILABLE"
     http_status = 503
 
 
+class ServiceBusy(Unavailable):
+    """The service is full, starting or stopping: the request itself was not looked at."""
+
+
 class DecoderUnavailable(Unavailable):
-    """No decoder can be had, or the one there was is ended from outside."""
+    """The decoder of a video cannot be started, or is ended from outside."""
 
 
 class DeadlineExceeded(BacktalError):
@@ -149,52 +160,71 @@ class Internal(BacktalError):
     """A bug of ours."""
 
 
-_BY_CODE: dict[str, type[BacktalError]] = {
-    kind.grpc_code: kind
-    for kind in (
-        InvalidArgument,
-        NotFound,
-        Unauthenticated,
-        PermissionDenied,
-        ResourceExhausted,
-        Unavailable,
-        DeadlineExceeded,
-        Cancelled,
-        MissingDependency,
-        Internal,
-    )
-}
+_WORD_START = re.compile(r"(?<!^)(?=[A-Z])")
+
+
+def _reason(kind: type[BacktalError]) -> str:
+    return _WORD_START.sub("_", kind.__name__).upper()
+
+
+def _kinds(kind: type[BacktalError]) -> list[type[BacktalError]]:
+    return [kind, *(below for child in kind.__subclasses__() for below in _kinds(child))]
+
+
+_BY_CODE = {kind.grpc_code: kind for kind in BacktalError.__subclasses__()}
+_BY_REASON = {_reason(kind): kind for kind in _kinds(BacktalError)[1:]}
 
 # Triton may put the names of the models it passed through in front of our prefix.
-_WIRE = re.compile(r"\[(?P<code>[A-Z_]+)(?:;retry=(?P<retry>[0-9.]+))?\] (?P<text>.*)", re.DOTALL)
+_WIRE = re.compile(
+    r"\[(?P<code>[A-Z_]+)(?:;reason=(?P<reason>[A-Z_]+))?(?:;retry=(?P<retry>[0-9.]+))?\] "
+    r"(?P<text>.*)",
+    re.DOTALL,
+)
+
+
+def error_of(
+    code: str, reason: str | None, message: str, retry_after_seconds: float | None = None
+) -> BacktalError | None:
+    """The kind that a gRPC code and a reason name; the code's own for a reason that is not known.
+
+    None for a code that is none of ours.
+    """
+    kind = _BY_REASON.get(reason or "")
+    if kind is None or kind.grpc_code != code:
+        kind = _BY_CODE.get(code)
+    return None if kind is None else kind(message, retry_after_seconds=retry_after_seconds)
 
 
 def to_wire(error: BacktalError) -> str:
-    """The error as one line of text that survives Triton: ``[CODE;retry=SECONDS] message``."""
+    """The error as one line of text that survives Triton."""
+    is_more = type(error) is not _BY_CODE[error.grpc_code]
+    reason = f";reason={error.reason}" if is_more else ""
     retry = error.retry_after_seconds
     suffix = "" if retry is None else f";retry={retry:g}"
-    return f"[{error.grpc_code}{suffix}] {error.message}"
+    return f"[{error.grpc_code}{reason}{suffix}] {error.message}"
 
 
 def from_wire(text: str) -> BacktalError | None:
     """The error that ``to_wire`` wrote, found anywhere in ``text``; None where there is none."""
     found = _WIRE.search(text)
-    if found is None or found["code"] not in _BY_CODE:
+    if found is None:
         return None
     retry = float(found["retry"]) if found["retry"] else None
-    return _BY_CODE[found["code"]](found["text"], retry_after_seconds=retry)
+    return error_of(found["code"], found["reason"], found["text"], retry)
 
 
 # What Triton says in words of its own, and what is meant by it.
 _TRITON = (
-    (r"maximum queue size", "the service is full", 1.0),
-    (r"Server is stopping|Server not ready", "the service is stopping", None),
+    (ServiceBusy, r"maximum queue size", "the service is full", 1.0),
+    (ServiceBusy, r"Server is stopping|Server not ready", "the service is stopping", None),
     (
+        ServiceBusy,
         r"Stub process .* is not healthy|no available versions",
         "a part of the service is being stopped or started",
         1.0,
     ),
     (
+        Unavailable,
         r"shared memory pool size",
         "the server has no shared memory left for a message of this size: send the video's uri",
         1.0,
@@ -207,7 +237,7 @@ def from_triton(text: str) -> BacktalError | None:
     ours = from_wire(text)
     if ours is not None:
         return ours
-    for pattern, message, retry_after_seconds in _TRITON:
+    for kind, pattern, message, retry_after_seconds in _TRITON:
         if re.search(pattern, text):
-            return Unavailable(message, retry_after_seconds=retry_after_seconds)
+            return kind(message, retry_after_seconds=retry_after_seconds)
     return None

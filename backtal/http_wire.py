@@ -20,7 +20,7 @@ from backtal.errors import (
     MissingDependency,
     NotFound,
     Unavailable,
-    from_wire,
+    error_of,
 )
 from backtal.segments import Segment
 
@@ -142,9 +142,12 @@ def _num_bytes(video: Path) -> int:
 def _problem(response: Any) -> BacktalError:
     try:
         problem = response.json()
-        retry = problem.get("retry_after_seconds")
-        code = problem["code"] if retry is None else f"{problem['code']};retry={retry:g}"
-        error = from_wire(f"[{code}] {problem['detail']}")
+        error = error_of(
+            problem["code"],
+            problem.get("reason"),
+            problem["detail"],
+            problem.get("retry_after_seconds"),
+        )
     except (ValueError, KeyError, AttributeError):
         error = None
     return error or Internal(f"HTTP {response.status_code}: {response.text[:200]}")

@@ -26,7 +26,7 @@ from rich.table import Table
 
 from backtal_serving.door.service import behind_door, door_of, private_folder
 from backtal_serving.door.settings import DoorSettings
-from backtal_serving.server import ServerOptions
+from backtal_serving.server_options import ServerOptions
 from tests.integration.conftest import outputs, tensor
 from tests.integration.tiny_repository import BUNDLE, FEATURE_DIM, write_tiny_repository
 from tests.integration.videos import moving_colours

@@ -40,7 +40,7 @@ from backtal.video.sandbox import DecoderPool
 from backtal_export.repository import write_bundle
 from backtal_serving.door.service import behind_door, door_of, private_folder
 from backtal_serving.door.settings import DoorSettings
-from backtal_serving.server import ServerOptions
+from backtal_serving.server_options import ServerOptions
 from backtal_serving.settings import ServingSettings
 from backtal_training.corpus import CorpusSettings, plan, render
 

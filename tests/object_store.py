@@ -42,7 +42,8 @@ def object_store(folder: Path) -> Iterator[ObjectStore]:
     config = folder / "identities.json"
     config.write_text(json.dumps({"identities": identities}))
     master, volume, filer, s3 = _free_ports(4)
-    command = [weed, "server", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1"]
+    command = [weed, f"-logdir={folder}", "server", f"-dir={folder}"]
+    command += ["-ip=127.0.0.1", "-ip.bind=127.0.0.1"]
     command += [f"-master.port={master}", f"-volume.port={volume}", f"-filer.port={filer}"]
     command += ["-filer", "-s3", f"-s3.port={s3}", f"-s3.config={config}", "-volume.max=4"]
     command += ["-master.volumeSizeLimitMB=64"]
@@ -56,6 +57,11 @@ def object_store(folder: Path) -> Iterator[ObjectStore]:
     finally:
         process.kill()
         process.wait()
+        # It makes sockets beside its ports, in a folder that cannot be chosen.
+        for port in (master, volume, filer, s3):
+            for number in (port, port + 10000):
+                for left in Path("/tmp").glob(f"seaweedfs-*-{number}.sock"):
+                    left.unlink()
 
 
 def _identity(name: str, key: str, secret: str, actions: list[str]) -> dict[str, object]:

@@ -20,7 +20,7 @@ from backtal.errors import (
     NotFound,
     PermissionDenied,
     ResourceExhausted,
-    Unavailable,
+    ServiceBusy,
 )
 from backtal.http_client import HttpClient
 from backtal.patience import NO_RETRIES
@@ -161,8 +161,7 @@ def has_no_turn(error: BacktalError) -> bool:
 
     It says UNAVAILABLE, and when to come back, of a video that ends its decoders, too.
     """
-    is_of_service = isinstance(error, Unavailable) and error.message.startswith("the service ")
-    return isinstance(error, ResourceExhausted) or is_of_service
+    return isinstance(error, (ServiceBusy, ResourceExhausted))
 
 
 def _place(uri: str) -> str:

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from backtal.errors import Unavailable
+from backtal.errors import ServiceBusy
 
 POLL_SECONDS = 0.02
 _LOCK_NAME = "requests.lock"
@@ -23,7 +23,7 @@ _STOPPING_NAME = "stopping"
 
 @contextmanager
 def request_in_flight(state_folder: Path | None) -> Iterator[None]:
-    """Hold a stop back while the block runs. Raises Unavailable where one has begun.
+    """Hold a stop back while the block runs. Raises ServiceBusy where one has begun.
 
     Without a state folder nobody waits for us: Triton was started by something else.
     """
@@ -33,12 +33,12 @@ def request_in_flight(state_folder: Path | None) -> Iterator[None]:
     try:
         lock = (state_folder / _LOCK_NAME).open("ab")
     except FileNotFoundError:
-        raise Unavailable("the service is stopping") from None
+        raise ServiceBusy("the service is stopping") from None
     with lock:
         fcntl.flock(lock, fcntl.LOCK_SH)
         # Looked at under the lock: who marks the folder waits for the lock after.
         if (state_folder / _STOPPING_NAME).exists():
-            raise Unavailable("the service is stopping")
+            raise ServiceBusy("the service is stopping")
         yield
 
 

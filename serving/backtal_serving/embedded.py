@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from backtal.feature_store import FeatureStoreSettings
-from backtal_serving.server import ServerOptions, TritonServer
+from backtal_serving.server import TritonServer
+from backtal_serving.server_options import ServerOptions
 from backtal_serving.settings import ServingSettings
 
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import ctypes
 import os
+import signal
+import subprocess
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -14,6 +17,9 @@ PR_SET_CHILD_SUBREAPER = 36
 # The kernel cuts a process's name to this length.
 NAME_LENGTH = 15
 _PROC = Path("/proc")
+# A killed process is gone by then, unless the kernel holds it.
+GONE_SECONDS = 5.0
+POLL_SECONDS = 0.02
 
 
 class Stub(NamedTuple):
@@ -51,6 +57,16 @@ def bury_orphans(own_child: int | None) -> None:
             os.waitpid(ended.si_pid, 0)
 
 
+def kill_group(process: subprocess.Popen[bytes]) -> int:
+    """Kill what is left of a server, and wait until it is gone; the exit code."""
+    # The group outlives its leader where a model's stub was busy, and ignores SIGTERM.
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    code = process.wait()
+    _wait_for_group(process.pid)
+    return code
+
+
 def _look(entry: Path) -> tuple[str, str, int]:
     """Name, state and parent of a process. The name may hold anything, brackets too."""
     before, _, after = (entry / "stat").read_text().rpartition(")")
@@ -64,3 +80,15 @@ def _stub_of(entry: Path) -> Stub:
     folder = Path(os.fsdecode(arguments[1])).parent if len(arguments) > 1 else Path()
     version = int(folder.name) if folder.name.isdecimal() else 0
     return Stub(folder.parent.name, version)
+
+
+def _wait_for_group(leader: int) -> None:
+    """Wait until a killed group is gone; its orphans are ours to bury where we adopt them."""
+    deadline = time.monotonic() + GONE_SECONDS
+    with suppress(ProcessLookupError):
+        while time.monotonic() < deadline:
+            with suppress(ChildProcessError):
+                while os.waitpid(-leader, os.WNOHANG)[0]:
+                    pass
+            os.killpg(leader, 0)
+            time.sleep(POLL_SECONDS)

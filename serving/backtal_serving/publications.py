@@ -30,6 +30,7 @@ from backtal_serving.offers import Offer, Offers
 from backtal_serving.processes import Stub, stubs_of
 from backtal_serving.repository_view import RepositoryView
 from backtal_serving.server import TritonServer
+from backtal_serving.triton_log import log_tail
 from backtal_serving.version_report import RefusedVersion, VersionReport
 
 # Of loads during which Triton itself ended.
@@ -111,7 +112,7 @@ class Publications:
             ]
             raise Unavailable(
                 f"no bundle can be served: {'; '.join(problems)}; the end of Triton's log:\n"
-                f"{self._server.log_tail()}"
+                f"{log_tail(self._server.log_file)}"
             )
 
     def refresh(self) -> None:

@@ -21,6 +21,7 @@ from backtal_serving.metrics.supervision import SupervisionMetrics
 from backtal_serving.processes import Stub, bury_orphans, stubs_of
 from backtal_serving.publications import Publications
 from backtal_serving.server import TritonServer
+from backtal_serving.triton_log import log_tail
 from backtal_serving.watch import Watch
 
 POLL_SECONDS = 0.1
@@ -153,7 +154,7 @@ class Supervisor:
         next_refresh = time.monotonic() + options.refresh_seconds
         while True:
             if (code := server.wait(POLL_SECONDS)) is not None:
-                return f"Triton ended by itself with exit code {code}: {server.log_tail()}"
+                return f"Triton ended by itself with exit code {code}: {log_tail(server.log_file)}"
             bury_orphans(triton)
             if models := watch.take_dead(stubs_of(triton)):
                 num_reloads += len(models)

@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import yaml
 
-from backtal_serving.server import free_port
+from backtal_serving.ports import free_port
 from deploy.grafana.board import Board, Query
 from tests.deploy.tools import PATIENCE_SECONDS, program
 

@@ -20,7 +20,7 @@ import httpx
 import numpy as np
 import pytest
 
-from backtal_serving.server import free_port
+from backtal_serving.ports import free_port
 from deploy.grafana.board import Board, Panel, Query
 from deploy.write import BOARDS, RULES
 from tests.deploy.prometheus_server import Prometheus, prometheus, substituted

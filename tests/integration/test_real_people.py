@@ -18,7 +18,8 @@ from backtal.client import Client
 from backtal.evaluation import Detections, mean_average_precision
 from backtal.manifest import Grid
 from backtal.segments import Segment
-from backtal_serving.server import ServerOptions, TritonServer
+from backtal_serving.server import TritonServer
+from backtal_serving.server_options import ServerOptions
 from backtal_training.datasets import Sample, load_samples
 from backtal_training.yardsticks import SceneClassifier, chance, scene_alone
 from tests.i3d_weights import real_weights

@@ -223,7 +223,8 @@ CONTROLLED = """
 import signal
 import sys
 from pathlib import Path
-from backtal_serving.server import ServerOptions, TritonServer
+from backtal_serving.server import TritonServer
+from backtal_serving.server_options import ServerOptions
 from backtal_serving.supervisor import Supervisor, SupervisorOptions
 
 repository, log_file = map(Path, sys.argv[1:])

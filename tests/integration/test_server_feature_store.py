@@ -42,7 +42,8 @@ def clients(
     """Of a server without a store and of one with it."""
     from tritonclient.grpc import InferenceServerClient
 
-    from backtal_serving.server import ServerOptions, TritonServer
+    from backtal_serving.server import TritonServer
+    from backtal_serving.server_options import ServerOptions
     from backtal_serving.settings import ServingSettings
 
     settings = {"feature_store": {"folder": store_folder, "max_bytes": 10_000_000}}

@@ -19,7 +19,9 @@ import pytest
 
 from backtal.errors import NotFound, Unavailable
 from backtal.manifest import Manifest
-from backtal_serving.server import SHARED_MEMORY, ServerOptions, TritonServer, free_port
+from backtal_serving.ports import free_port
+from backtal_serving.server import SHARED_MEMORY, TritonServer
+from backtal_serving.server_options import ServerOptions
 from backtal_serving.settings import ServingSettings
 from tests.integration.conftest import PATIENCE_SECONDS, tensor, wait_until_in_flight
 from tests.integration.tiny_repository import BUNDLE
@@ -94,7 +96,7 @@ def test_a_request_that_triton_itself_cuts_short_is_told_so(
         os.kill(server.process_id, signal.SIGTERM)
         assert server.wait(30.0) == 0
         assert ended.wait(5.0)
-    assert answered[0].message() == "[UNAVAILABLE] the service is stopping"
+    assert answered[0].message() == "[UNAVAILABLE;reason=SERVICE_BUSY] the service is stopping"
     assert answered[0].status() == "StatusCode.UNAVAILABLE"
 
 

@@ -12,7 +12,8 @@ import pytest
 from backtal.client import NO_RETRIES, Client
 from backtal.errors import BacktalError, DeadlineExceeded, InvalidArgument, Unavailable
 from backtal.manifest import Manifest
-from backtal_serving.server import ServerOptions, TritonServer
+from backtal_serving.server import TritonServer
+from backtal_serving.server_options import ServerOptions
 from backtal_serving.settings import ServingSettings
 from tests.integration.tiny_repository import BUNDLE
 from tests.integration.videos import moving_colours

@@ -22,7 +22,7 @@ import yaml
 
 from backtal_serving.door.callers import sha256_of_key
 from backtal_serving.launcher import find_installation, lay_out
-from backtal_serving.server import free_port
+from backtal_serving.ports import free_port
 from tests.integration.tiny_repository import BUNDLE
 from tests.integration.videos import moving_colours
 from tests.requirements import PROJECT_ROOT

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from backtal_serving.door.service import behind_door, door_of
 from backtal_serving.door.settings import DoorSettings
-from backtal_serving.server import ServerOptions
+from backtal_serving.server_options import ServerOptions
 
 
 def test_requests_in_flight_have_as_long_in_the_door_as_in_triton(tmp_path: Path) -> None:

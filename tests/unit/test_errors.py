@@ -9,7 +9,9 @@ from backtal.errors import (
     BacktalError,
     InvalidArgument,
     InvalidVideo,
+    ServiceBusy,
     Unavailable,
+    error_of,
     from_triton,
     from_wire,
     to_wire,
@@ -29,7 +31,7 @@ def test_an_error_survives_the_wire(kind: type[BacktalError], text: str) -> None
     assert back is not None
     assert back.message == str(back) == text
     assert (back.grpc_code, back.http_status) == (kind.grpc_code, kind.http_status)
-    assert isinstance(kind(text), type(back))
+    assert type(back) is kind
     assert back.retry_after_seconds is None
 
 
@@ -38,6 +40,23 @@ def test_when_to_retry_survives_the_wire(seconds: float) -> None:
     back = from_wire(to_wire(Unavailable("full", retry_after_seconds=seconds)))
     assert isinstance(back, Unavailable)
     assert back.retry_after_seconds == pytest.approx(seconds, rel=1e-5)
+
+
+def test_the_kind_is_in_a_code_and_a_reason() -> None:
+    busy = error_of("UNAVAILABLE", "SERVICE_BUSY", "full", 1.5)
+    assert type(busy) is ServiceBusy
+    assert (busy.reason, busy.retry_after_seconds) == ("SERVICE_BUSY", 1.5)
+    assert type(error_of("UNAVAILABLE", "A_NEWER_ONE", "x")) is Unavailable
+    assert type(error_of("UNAVAILABLE", "INVALID_VIDEO", "x")) is Unavailable
+    assert type(error_of("UNAVAILABLE", None, "x")) is Unavailable
+    assert error_of("WHATEVER", "SERVICE_BUSY", "x") is None
+
+
+@given(st.text(alphabet="[];=ABC_reasont. 1", max_size=40))
+def test_a_message_that_looks_like_a_prefix_stays_a_message(text: str) -> None:
+    back = from_wire(to_wire(ServiceBusy(text, retry_after_seconds=2.0)))
+    assert type(back) is ServiceBusy
+    assert back.message == text
 
 
 def test_an_error_is_found_behind_what_triton_puts_before_it() -> None:

@@ -13,11 +13,13 @@ from hypothesis import strategies as st
 from backtal.errors import (
     BacktalError,
     DeadlineExceeded,
+    DecoderUnavailable,
     Internal,
     InvalidVideo,
     NotFound,
     PermissionDenied,
     ResourceExhausted,
+    ServiceBusy,
     Unauthenticated,
     Unavailable,
 )
@@ -130,10 +132,10 @@ BROKEN = InvalidVideo("x holds no video stream")
         ([DeadlineExceeded("late")] * 3, "quarantined", 3),
         ([Internal("a bug")] * 3, "quarantined", 3),
         ([Internal("a bug")] * 2, "done", 3),
-        ([Unavailable("full")] * 3, "failed", 3),
+        ([DecoderUnavailable("its decoder was killed")] * 3, "failed", 3),
         ([PermissionDenied("outside")] * 3, "failed", 3),
         ([NotFound("gone")] * 3, "failed", 3),
-        ([Unavailable("full"), BROKEN], "quarantined", 2),
+        ([Unavailable("it changed"), BROKEN], "quarantined", 2),
     ],
 )
 def test_what_becomes_of_a_video_that_fails(
@@ -187,7 +189,7 @@ def test_a_service_that_is_not_ready_is_waited_for(index: Index, monkeypatch) ->
     assert current_rows_of(index)[uri, "tiny"]["attempts"] == 1
 
 
-@pytest.mark.parametrize("error", [ResourceExhausted, Unavailable])
+@pytest.mark.parametrize("error", [ResourceExhausted, ServiceBusy])
 def test_a_turn_is_waited_for(index: Index, error: type[BacktalError], monkeypatch) -> None:
     slept: list[float] = []
     monkeypatch.setattr("backtal_indexing.shard.time.sleep", slept.append)

@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
-from backtal.errors import DecoderUnavailable, MissingDependency, Unavailable
+from backtal.errors import DecoderUnavailable, MissingDependency, ServiceBusy, Unavailable
 from backtal.video.limits import VideoLimits
 from backtal.video.sandbox.channel import Closed, TimedOut, receive, send
 from backtal.video.sandbox.messages import Reap, Reaped, Spawn, Spawned
@@ -79,7 +79,7 @@ class DecoderPool:
     def open(self, source: Source, limits: VideoLimits) -> IsolatedVideo:
         """Open a video in a child of its own; `Video.close` gives the child back.
 
-        Raises what `open_video` raises, and Unavailable where all children are at work.
+        Raises what `open_video` raises, and ServiceBusy where all children are at work.
         """
         return IsolatedVideo(self, source, limits)
 
@@ -87,7 +87,7 @@ class DecoderPool:
         """A fresh child, locked down. Raises Unavailable, MissingDependency."""
         with self._lock:
             if len(self._lent) >= self.settings.max_processes:
-                raise DecoderUnavailable(
+                raise ServiceBusy(
                     f"{len(self._lent)} videos are being decoded, allowed are "
                     f"{self.settings.max_processes} at once",
                     retry_after_seconds=RETRY_AFTER_SECONDS,

@@ -130,7 +130,7 @@ def run(arguments: argparse.Namespace) -> int:
     from backtal_serving.logs import log_event
     from backtal_serving.metrics.supervision import SupervisionMetrics
     from backtal_serving.processes import adopt_orphans
-    from backtal_serving.server import ServerOptions
+    from backtal_serving.server_options import ServerOptions
     from backtal_serving.supervisor import Supervisor
 
     options = ServerOptions(

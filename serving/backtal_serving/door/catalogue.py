@@ -12,7 +12,7 @@ from typing import Any
 from tritonclient.grpc import model_config_pb2, service_pb2
 
 from backtal.client import STREAM_SUFFIX
-from backtal.errors import BacktalError, NotFound, Unavailable
+from backtal.errors import BacktalError, NotFound, ServiceBusy
 from backtal.settings import read_json
 from backtal_serving.door.triton import Triton
 from backtal_serving.version_report import VersionReport
@@ -67,11 +67,11 @@ class Catalogue:
     def model(self, name: str, version: str = "") -> ModelSpec:
         """The public model of that name.
 
-        Raises NotFound, for inner models too; Unavailable while it is loaded again.
+        Raises NotFound, for inner models too; ServiceBusy while it is loaded again.
         """
         spec = self.models.get(name)
         if spec is None and name.removesuffix(STREAM_SUFFIX) in self._served:
-            raise Unavailable(
+            raise ServiceBusy(
                 f"model {name!r} is being loaded again", retry_after_seconds=REFRESH_SECONDS
             )
         if spec is None:

@@ -18,7 +18,7 @@ from backtal.errors import (
     Internal,
     InvalidArgument,
     NotFound,
-    Unavailable,
+    ServiceBusy,
     from_wire,
 )
 
@@ -54,9 +54,9 @@ def _meant(text: str, code: Any) -> BacktalError:
     if meant is not None and not isinstance(meant, Internal):
         return meant
     if _BUSY.search(text):
-        return Unavailable("the service is full", retry_after_seconds=1.0)
+        return ServiceBusy("the service is full", retry_after_seconds=1.0)
     if code is grpc.StatusCode.UNAVAILABLE or _RESTARTING.search(text):
-        return Unavailable("the service is starting again", retry_after_seconds=RESTART_SECONDS)
+        return ServiceBusy("the service is starting again", retry_after_seconds=RESTART_SECONDS)
     if _UNKNOWN.search(text):
         return NotFound("the model is not there any more")
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
@@ -86,7 +86,7 @@ def field_of(error: BacktalError) -> str | None:
 
 def status_metadata(error: BacktalError) -> tuple[tuple[str, str | bytes], ...]:
     """Trailing metadata of gRPC: `google.rpc` details, and how long to wait before a retry."""
-    details: list[Any] = [error_details_pb2.ErrorInfo(reason=type(error).__name__, domain=DOMAIN)]
+    details: list[Any] = [error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN)]
     metadata: list[tuple[str, str | bytes]] = []
     if (field := field_of(error)) is not None:
         violation = error_details_pb2.BadRequest.FieldViolation(

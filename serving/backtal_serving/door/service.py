@@ -14,7 +14,8 @@ from pathlib import Path
 from backtal_serving.door.process import DoorProcess
 from backtal_serving.door.settings import DoorSettings
 from backtal_serving.metrics.supervision import FILE_NAME, SupervisionMetrics
-from backtal_serving.server import ServerOptions, TritonServer
+from backtal_serving.server import TritonServer
+from backtal_serving.server_options import ServerOptions
 
 # Where nobody set a folder; a path of a socket has 107 bytes at most.
 PREFIX = "backtal-private-"

@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from backtal.errors import InvalidArgument, LimitExceeded, Unavailable
+from backtal.errors import InvalidArgument, LimitExceeded, ServiceBusy, Unavailable
 
 # What is gathered before a thread is asked to write it.
 WRITE_BYTES = 1 << 20
@@ -62,7 +62,7 @@ class Spool:
         """Write `chunks` to a file that is there while the block runs.
 
         `what` is named in refusals. Raises LimitExceeded, InvalidArgument for no byte at all,
-        Unavailable where the spool or its disk is full, and what `chunks` raises.
+        ServiceBusy where the spool or its disk is full, and what `chunks` raises.
         """
         path = self.folder / secrets.token_hex(16)
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -94,9 +94,9 @@ class Spool:
         self.num_bytes += num_bytes
 
 
-def full(why: str) -> Unavailable:
+def full(why: str) -> ServiceBusy:
     """The refusal of an upload that has no room."""
-    return Unavailable(
+    return ServiceBusy(
         f"the service has no room for the upload: {why}", retry_after_seconds=RETRY_SECONDS
     )
 

@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from backtal.errors import Unavailable
+from backtal.errors import ServiceBusy
 
 # How fast the mean of a turn's seconds follows: of the last ten turns, about.
 SMOOTHING = 0.1
@@ -47,7 +47,7 @@ class Turns:
 
     @asynccontextmanager
     async def turn(self, caller: str, num_bytes: int = 0) -> AsyncIterator[None]:
-        """Wait for a turn and hold it. Raises Unavailable where the queue is full."""
+        """Wait for a turn and hold it. Raises ServiceBusy where the queue is full."""
         await self._wait(caller, num_bytes)
         started = time.monotonic()
         try:
@@ -58,7 +58,7 @@ class Turns:
             self._pass_on()
 
     def check_room(self, caller: str) -> None:
-        """Raise Unavailable where `caller` would be refused now."""
+        """Raise ServiceBusy where `caller` would be refused now."""
         if self.waiting >= self._max_waiting and self._longest_line(caller) is None:
             raise self._full()
 
@@ -127,8 +127,8 @@ class Turns:
                 return
         self._running -= 1
 
-    def _full(self) -> Unavailable:
-        return Unavailable(
+    def _full(self) -> ServiceBusy:
+        return ServiceBusy(
             f"the service is full: {self.waiting} requests wait for {self._what}",
             retry_after_seconds=round(self.retry_after_seconds(), 2),
         )

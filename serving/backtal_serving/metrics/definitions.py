@@ -168,7 +168,8 @@ DECODE_FAILURES = Metric(
     "counter",
     "Videos that could not be decoded: unreadable (no video at all), no_video_stream, "
     "nothing_decoded, damaged, incomplete (less than it declares), decoder_crashed (twice), limit "
-    "(too long, too large), decoder_unavailable (no child process, or killed from outside).",
+    "(too long, too large), decoder_unavailable (its process did not start, or was killed from "
+    "outside).",
     ("bundle", "reason"),
 )
 STORE_OUTCOMES = get_args(Outcome)

@@ -48,7 +48,7 @@ def running(
     """A service with these settings of its models and of its door."""
     from backtal_serving.door.service import behind_door, door_of, private_folder
     from backtal_serving.door.settings import DoorSettings
-    from backtal_serving.server import ServerOptions
+    from backtal_serving.server_options import ServerOptions
     from backtal_serving.settings import ServingSettings
 
     root = folder / "videos"

@@ -12,7 +12,14 @@ import pytest
 from backtal.async_client import AsyncClient
 from backtal.client import NO_RETRIES, Client, DetectionOptions, RetryPolicy
 from backtal.detection import DetectionAnswer
-from backtal.errors import InvalidArgument, NotFound, PermissionDenied, Unavailable
+from backtal.errors import (
+    InvalidArgument,
+    InvalidVideo,
+    NotFound,
+    PermissionDenied,
+    ServiceBusy,
+    Unavailable,
+)
 from backtal.http_client import AsyncHttpClient, HttpClient
 from tests.integration.door.conftest import Fronted, at_once, running
 from tests.integration.tiny_repository import BUNDLE, CLASSES
@@ -72,6 +79,10 @@ def test_errors_come_as_their_kinds(fronted: Fronted) -> None:
             client.detect(uri="file:///etc/passwd", bundle=BUNDLE)
         with pytest.raises(PermissionDenied, match="outside the allowed roots"):
             list(client.stream(uri="file:///etc/passwd", bundle=BUNDLE))
+        with pytest.raises(InvalidVideo):
+            client.detect(video=b"no video", bundle=BUNDLE)
+        with pytest.raises(InvalidVideo):
+            list(client.stream(video=b"no video", bundle=BUNDLE))
         with pytest.raises(InvalidArgument, match="not 0 of them"):
             client.detect()
 
@@ -89,7 +100,7 @@ def test_retries_honour_the_hint(tiny_repository: Any, tmp_path: Path) -> None:
             return at_once(6, one)
 
         impatient = ask(NO_RETRIES)
-        refused = [error for error in impatient if isinstance(error, Unavailable)]
+        refused = [error for error in impatient if isinstance(error, ServiceBusy)]
         assert refused
         assert impatient.count(6.0) == 6 - len(refused) >= 2
         assert all(error.retry_after_seconds for error in refused)
@@ -110,7 +121,7 @@ def test_a_file_is_streamed_by_http(fronted: Fronted, tmp_path: Path, video: byt
         np.testing.assert_array_equal(answer.cas, expected.cas)
         assert answer.classes == expected.classes
         path.write_bytes(b"no video")
-        with pytest.raises(InvalidArgument, match="^video"):
+        with pytest.raises(InvalidVideo, match="^video"):
             by_http.detect(path)
         with pytest.raises(NotFound, match="nowhere"):
             by_http.detect(tmp_path / "nowhere")

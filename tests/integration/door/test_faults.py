@@ -18,7 +18,7 @@ import httpx
 import pytest
 
 from backtal.client import NO_RETRIES, Client
-from backtal.errors import Unavailable
+from backtal.errors import ServiceBusy, Unavailable
 from tests.integration.door.conftest import running
 from tests.integration.tiny_repository import BUNDLE
 from tests.integration.videos import moving_colours
@@ -103,7 +103,7 @@ def test_a_full_spool_refuses_and_is_not_left_full(tiny_repository: Any, tmp_pat
             assert "no room for the upload" in response.json()["detail"]
         with (
             Client(service.grpc, retries=NO_RETRIES) as client,
-            pytest.raises(Unavailable, match="no room for the upload"),
+            pytest.raises(ServiceBusy, match="no room for the upload"),
         ):
             client.detect(video=bytes(2_000_000), bundle=BUNDLE)
         video = moving_colours(1.0) + bytes(500_000)

@@ -9,7 +9,7 @@ from fastapi import APIRouter, FastAPI, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from backtal.errors import PermissionDenied, Unavailable
+from backtal.errors import PermissionDenied, ServiceBusy
 from backtal_serving.door.core import Door
 from backtal_serving.door.exposition import Exposition
 from backtal_serving.door.http import detect_routes, job_routes, kserve_routes
@@ -45,7 +45,7 @@ def _operation(door: Door, exposition: Exposition) -> APIRouter:
     @routes.get("/readyz", summary="Whether there is a bundle that answers")
     async def readyz() -> dict[str, str]:
         if not door.catalogue.is_ready:
-            raise Unavailable("no bundle is ready", retry_after_seconds=1.0)
+            raise ServiceBusy("no bundle is ready", retry_after_seconds=1.0)
         return {"status": "ready"}
 
     @routes.get("/metrics", summary="Prometheus's text format", response_class=Response)

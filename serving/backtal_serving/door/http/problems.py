@@ -29,6 +29,7 @@ class Problem(BaseModel):
     status: int = Field(examples=[400])
     detail: str = Field(examples=["nms is 2.0, allowed is a tIoU in (0, 1]"])
     code: str = Field(examples=["INVALID_ARGUMENT"])
+    reason: str = Field(examples=["LIMIT_EXCEEDED"], description="the kind of error, of its code")
     field: str | None = Field(None, examples=["nms"])
     retry_after_seconds: float | None = None
     error: str = Field(description="the same as detail, where KServe's clients look for it")
@@ -55,6 +56,7 @@ def problem_response(
         status=status or error.http_status,
         detail=error.message,
         code=error.grpc_code,
+        reason=error.reason,
         field=field_of(error),
         retry_after_seconds=error.retry_after_seconds,
         error=error.message,
