@@ -161,13 +161,8 @@ def bound(source: Path, destination: str, *options: str) -> dict[str, Any]:
 
 def in_memory(destination: str, *options: str) -> dict[str, Any]:
     """A folder that ends with the container."""
-    options = ("nosuid", "nodev", *options)
-    return {
-        "destination": destination,
-        "type": "tmpfs",
-        "source": "tmpfs",
-        "options": options,
-    }
+    options = ("nosuid", *options)
+    return {"destination": destination, "type": "tmpfs", "source": "tmpfs", "options": options}
 
 
 def _specification(image: Image, mounts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

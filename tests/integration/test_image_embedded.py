@@ -68,12 +68,14 @@ def container(
     image: Image, tiny_repository: Any, scratch: dict[str, Path], tmp_path: Path
 ) -> Iterator[Container]:
     """The service of the tiny repository, with a video beside it."""
-    tmp_path.chmod(0o755)
+    repository = tiny_repository[0]
+    for folder in (repository, tmp_path):
+        # pytest makes them for their owner alone.
+        folder.chmod(0o755)
     (tmp_path / "my.mp4").write_bytes(moving_colours(3.0))
     mounts = [
-        in_memory("/dev/shm", "mode=1777", "size=1g"),
         *(bound(folder, name) for name, folder in scratch.items()),
-        bound(shared(tiny_repository[0], tmp_path), "/repository", "ro"),
+        bound(repository, "/repository", "ro"),
         bound(tmp_path, "/videos", "ro"),
     ]
     with running(image, tmp_path, mounts) as started:
@@ -83,13 +85,6 @@ def container(
             assert time.monotonic() < deadline, started.log.read_text()
             time.sleep(0.5)
         yield started
-
-
-def shared(repository: Path, folder: Path) -> Path:
-    """A copy for a user that may not look into pytest's folders."""
-    copy = folder / "repository"
-    shutil.copytree(repository, copy)
-    return copy
 
 
 def test_it_answers_a_video_and_stops(
