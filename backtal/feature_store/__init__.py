@@ -7,8 +7,8 @@ folder.py    a folder: the least recently used removed; several processes of one
 bucket.py    a prefix of an S3 bucket: the oldest removed; several machines
 known.py     between an extractor and a store
 
-The store never fails a request: what does not read back is removed and counts as missing, what
-cannot be written is left out.
+The store never fails a request: what does not read back is made again, what cannot be written is
+left out.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import mmap
+import os
 import threading
 import time
 from collections import Counter
@@ -87,9 +88,8 @@ class Bucket:
             return None
         except (InvalidFile, ValueError) as error:
             self.counts["damaged"] += 1
-            _log.warning("feature store: %s%s is removed: %s", self._prefix, name, error)
-            with suppress(OSError), self._reached():
-                self._objects.delete(name)
+            # Whoever makes it again puts it in its place.
+            _log.warning("feature store: %s%s is damaged: %s", self._prefix, name, error)
             return None
         self.counts["found"] += 1
         return found
@@ -112,8 +112,8 @@ class Bucket:
 
     def put(self, name: str, file: BinaryIO) -> None:
         """Write an object. Raises OSError."""
-        with self._reached(), mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            self._room.before_write(len(data))
+        self._room.before_write(file.seek(0, os.SEEK_END))
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data, self._reached():
             # In one request: parts of one that breaks off would stay in the bucket, unseen.
             self._objects.put(name, data, use_multipart=False)
 

@@ -154,7 +154,7 @@ def test_a_damaged_object_is_made_again(
     assert (again.feature_source, num_clips) == ("video", 22)
     assert again.segments == first.segments
     assert store.counts["damaged"] == 1
-    assert f"{prefix}{name} is removed" in caplog.text
+    assert f"{prefix}{name} is damaged" in caplog.text
     assert bytes(obstore.get(objects, name).bytes()) == content
     assert run(store)[0].feature_source == "store"
 
@@ -223,8 +223,7 @@ def test_what_cannot_be_listed_is_not_filled(
     put(store, "second", values_of(2))
     assert store.counts["kept"] == store.counts["failed"] == 1
     assert "second.features is not kept: room could not be made" in caplog.text
-    # What is there is found all the same, once the store has rested.
-    monkeypatch.setattr(store, "_rests_until", 0.0)
+    # What is there is found all the same.
     assert found_values(store, "first") is not None
 
 

@@ -176,9 +176,9 @@ STORE_OUTCOMES = get_args(Outcome)
 FEATURE_STORE = Metric(
     "backtal_feature_store_total",
     "counter",
-    "What the feature store did: videos that were found, missing, or damaged and removed; those "
-    "whose features were kept; failed, a look-up or an entry that its disk or object store did not "
-    "serve.",
+    "What the feature store did: videos that were found, missing, or damaged (and made again); "
+    "those whose features were kept; failed, a look-up or an entry that its disk or object store "
+    "did not serve.",
     ("bundle", "outcome"),
 )
 SEGMENTS = Metric(
