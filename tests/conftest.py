@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from hypothesis import settings
@@ -29,6 +31,32 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="FILE",
         help="write how each test ended, and what it measured, as a page",
     )
+
+
+@pytest.fixture
+def tell(record_property: Callable[[str, object], None]) -> Callable[[str], None]:
+    """Say a measured figure, for whoever looks on (`-s`) and for the page of `--figures`."""
+
+    def say(figure: str) -> None:
+        print(figure)
+        record_property("", figure)
+
+    return say
+
+
+@pytest.fixture(scope="session", autouse=True)
+def temporary_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A folder that goes with the run: what is killed here cannot tidy up after itself."""
+    # That pytest's own, which stays for a look, lies beside it.
+    tmp_path_factory.getbasetemp()
+    # Short: the path of a socket has 107 characters at most.
+    with (
+        TemporaryDirectory(prefix="tests-", ignore_cleanup_errors=True) as folder,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        patch.setenv("TMPDIR", folder)
+        patch.setattr("tempfile.tempdir", folder)
+        yield
 
 
 def pytest_configure(config: pytest.Config) -> None:

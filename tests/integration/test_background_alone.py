@@ -11,7 +11,7 @@ that windows with several classes are not missed (test_joined_videos.py), and pa
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -100,7 +100,7 @@ def test_nothing_counts_in_it_and_nothing_is_missing() -> None:
 
 @pytest.mark.long
 @pytest.mark.timeout(5400)
-def test_little_is_found_where_nothing_happens(tmp_path: Path) -> None:
+def test_little_is_found_where_nothing_happens(tmp_path: Path, tell: Callable[[str], None]) -> None:
     real_weights()
     write_bundle(tmp_path / "repository", DEMO / "checkpoint", say=lambda _: None)
     manifest = load_bundle(tmp_path / "repository", "demo")
@@ -114,6 +114,6 @@ def test_little_is_found_where_nothing_happens(tmp_path: Path) -> None:
         through = Pipeline(with_threshold(manifest, threshold), stages)
         answers = [through.run(Request(features=features), keep=()) for features in sequences]
         an_hour[threshold] = sum(len(answer.segments) for answer in answers) / hours
-        print(f"class threshold {threshold}: {an_hour[threshold]:.1f} false segments an hour")
+        tell(f"class threshold {threshold}: {an_hour[threshold]:.1f} false segments an hour")
     assert an_hour[default] <= MOST_AN_HOUR
     assert max(an_hour.values()) <= MOST_OF_THE_BUNDLE

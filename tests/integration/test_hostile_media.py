@@ -6,7 +6,7 @@ import select
 import socket
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -181,6 +181,7 @@ def test_damage_gives_an_answer_or_an_error_of_the_request(
     seed: int,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
+    tell: Callable[[str], None],
 ) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     random = np.random.default_rng(seed)
@@ -205,8 +206,10 @@ def test_damage_gives_an_answer_or_an_error_of_the_request(
         except BacktalError as error:
             pytest.fail(f"file {number}: {error!r}")
         slowest_seconds = max(slowest_seconds, time.monotonic() - started)
-    print(f"{num_files} files, {num_refused} refused, {num_crashed} crashed a decoder, ", end="")
-    print(f"the slowest took {slowest_seconds:.2f} s")
+    tell(
+        f"{num_files} files, {num_refused} refused, {num_crashed} crashed a decoder, "
+        f"the slowest took {slowest_seconds:.2f} s"
+    )
     assert num_files / 10 < num_refused < num_files
     assert num_crashed == 0
     assert slowest_seconds < SECONDS_A_FILE

@@ -26,6 +26,7 @@ from tests.integration.index_places import ray_cluster, s3_bucket
 pytestmark = pytest.mark.slow
 
 WORKERS = 3
+Tell = Callable[[str], None]
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +57,7 @@ def num_answered(served: Served) -> int:
 def check_kills(
     served: Served,
     folder: Path,
+    tell: Tell,
     *,
     num_videos: int,
     num_kills: int,
@@ -96,12 +98,12 @@ def check_kills(
     sizes = [table.num_rows for _, table in read_files(reference, reference.videos_names())]
     in_flight = (kills.num_of_driver * WORKERS + kills.num_of_workers) * max(sizes)
     repeated = num_answered(served) - before - num_videos
-    print(f"{kills.num_of_driver} + {kills.num_of_workers} kills, {repeated} videos repeated")
+    tell(f"{kills.num_of_driver} + {kills.num_of_workers} kills, {repeated} videos repeated")
     assert 0 <= repeated <= in_flight
 
 
-def test_a_killed_run_goes_on(served: Served, tmp_path: Path) -> None:
-    check_kills(served, tmp_path, num_videos=24, num_kills=3, seed=1)
+def test_a_killed_run_goes_on(served: Served, tmp_path: Path, tell: Tell) -> None:
+    check_kills(served, tmp_path, tell, num_videos=24, num_kills=3, seed=1)
 
 
 def test_two_runs_at_once_write_each_video_once(served: Served, tmp_path: Path) -> None:
@@ -125,28 +127,29 @@ def test_two_runs_at_once_write_each_video_once(served: Served, tmp_path: Path) 
 
 
 @pytest.mark.long
-def test_a_run_killed_at_twenty_moments_goes_on(served: Served, tmp_path: Path) -> None:
-    check_kills(served, tmp_path, num_videos=300, num_kills=20, seed=20)
+def test_a_run_killed_at_twenty_moments_goes_on(served: Served, tmp_path: Path, tell: Tell) -> None:
+    check_kills(served, tmp_path, tell, num_videos=300, num_kills=20, seed=20)
 
 
-def test_a_killed_run_goes_on_in_s3(served: Served, s3: str, tmp_path: Path) -> None:
-    check_kills(served, tmp_path, num_videos=8, num_kills=1, seed=2, to=f"{s3}/short")
+def test_a_killed_run_goes_on_in_s3(served: Served, s3: str, tmp_path: Path, tell: Tell) -> None:
+    check_kills(served, tmp_path, tell, num_videos=8, num_kills=1, seed=2, to=f"{s3}/short")
 
 
 @pytest.mark.long
 def test_a_run_killed_at_twenty_moments_goes_on_in_s3(
-    served: Served, s3: str, tmp_path: Path
+    served: Served, s3: str, tmp_path: Path, tell: Tell
 ) -> None:
-    check_kills(served, tmp_path, num_videos=300, num_kills=20, seed=21, to=f"{s3}/long")
+    check_kills(served, tmp_path, tell, num_videos=300, num_kills=20, seed=21, to=f"{s3}/long")
 
 
 @pytest.mark.long
 def test_a_run_killed_at_twenty_moments_goes_on_on_ray(
-    served: Served, cluster: str, tmp_path: Path
+    served: Served, cluster: str, tmp_path: Path, tell: Tell
 ) -> None:
     check_kills(
         served,
         tmp_path,
+        tell,
         num_videos=300,
         num_kills=20,
         seed=22,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -80,7 +81,9 @@ def test_what_hangs_and_what_kills_is_quarantined(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.long
-def test_five_percent_of_poison_stops_nobody(served: Served, tmp_path: Path) -> None:
+def test_five_percent_of_poison_stops_nobody(
+    served: Served, tmp_path: Path, tell: Callable[[str], None]
+) -> None:
     library = served.root / "poisoned"
     write_library(library, 285)
     broken = sorted((shared_folder() / "media" / "broken").iterdir())
@@ -121,3 +124,4 @@ def test_five_percent_of_poison_stops_nobody(served: Served, tmp_path: Path) -> 
     assert all(rows[name]["status"] == "quarantined" and rows[name]["error"] for name in sick)
     assert state.num_videos == Counter(done=300 - len(sick), quarantined=len(sick))
     assert verify(index).problems == []
+    tell(f"{len(rows) - len(sick)} videos done, {len(sick)} quarantined")

@@ -159,7 +159,9 @@ def test_a_killed_parent_of_decoders_is_noticed_by_nobody(
         "Triton",
     ],
 )
-def test_a_killed_part_is_mended_in_time(supervised: Supervised, load: Load, which: str) -> None:
+def test_a_killed_part_is_mended_in_time(
+    supervised: Supervised, load: Load, which: str, tell: Callable[[str], None]
+) -> None:
     triton = supervised.triton
     stubs = sorted(stubs_of(triton))
     victims = {
@@ -171,7 +173,7 @@ def test_a_killed_part_is_mended_in_time(supervised: Supervised, load: Load, whi
     for victim in victims:
         os.kill(victim, signal.SIGKILL)
     seconds = load.recovery_seconds(since)
-    print(f"{which}: good answers after {seconds:.1f} s, {len(load.errors)} errors")
+    tell(f"{which}: good answers after {seconds:.1f} s, {len(load.errors)} errors")
     if which == "a model's process":
         # Behind the door it is loaded again, and Triton goes on.
         assert supervised.triton == triton

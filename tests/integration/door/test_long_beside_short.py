@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ MOST_OVER_IDLE = 3.0
 
 @pytest.mark.parametrize("num_requests", [5, pytest.param(30, marks=pytest.mark.long)])
 def test_a_short_video_beside_a_long_one(
-    tiny_repository: Any, tmp_path: Path, num_requests: int
+    tiny_repository: Any, tmp_path: Path, num_requests: int, tell: Callable[[str], None]
 ) -> None:
     with (
         running(tiny_repository[0], tmp_path) as service,
@@ -59,5 +60,5 @@ def test_a_short_video_beside_a_long_one(
         finally:
             is_enough.set()
             watching.join()
-    print(f"10 s: idle {idle:.2f} s, beside {MINUTES} minutes {beside:.2f} s")
+    tell(f"10 s: idle {idle:.2f} s, beside {MINUTES} minutes {beside:.2f} s")
     assert beside <= MOST_OVER_IDLE * idle

@@ -7,6 +7,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +76,7 @@ def memory_bytes(process_id: int) -> int:
     "seconds", [SHORT_SECONDS, pytest.param(LONG_SECONDS, marks=pytest.mark.long)]
 )
 def test_a_flood_does_not_starve_the_polite(
-    loaded: Fronted, tmp_path: Path, seconds: float
+    loaded: Fronted, tmp_path: Path, seconds: float, tell: Callable[[str], None]
 ) -> None:
     from tritonclient.grpc import InferenceServerClient
     from tritonclient.grpc._utils import _get_inference_request
@@ -128,7 +129,7 @@ def test_a_flood_does_not_starve_the_polite(
         f"idle {statistics.median(idle):.3f} s, polite 95% {percentile:.3f} s of {len(polite)}, "
         f"after {statistics.median(after):.3f} s, codes {codes}, memory +{most >> 20} MiB"
     )
-    print(figures)
+    tell(figures)
     # What is promised is twice the idle latency and one request: three. The generator of the
     # flood takes a core of its own, of two here.
     assert percentile < 8 * statistics.median(idle) + 0.2, figures
