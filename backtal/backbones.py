@@ -12,9 +12,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
+from typing import get_args
 
 from backtal.errors import Internal, InvalidArgument, MissingDependency
-from backtal.manifest import Backbone, ClipPlan, FeatureManifest, Network, StreamName
+from backtal.manifest import (
+    FLOW_IN_NETWORK,
+    Backbone,
+    ClipPlan,
+    FeatureManifest,
+    FlowMethod,
+    Network,
+    StreamName,
+)
 from backtal.settings import parse
 
 GROUP = "backtal.backbones"
@@ -30,12 +39,15 @@ class BackboneSource:
     model_file: the ONNX file (docs/adding-a-backbone.md has its contract), from a file of weights
     or, where that is None, from its own, which it fetches and keeps. The same weights give the
     same bytes: their hash is the backbone's identity. It tells `say` what takes a while.
+    finds_flow: a backbone of the stream flow that takes frames, as `ClipPlan.clip_shape` has them
+    where its flow is `tvl1-network`.
     """
 
     name: str
     stream: StreamName
     feature_dim: int
     model_file: Callable[[Path | None, Say], bytes]
+    finds_flow: bool = False
 
 
 def find_backbone(name: str) -> BackboneSource:
@@ -71,11 +83,12 @@ def write_backbones(
     """Write the named backbones' networks into `repository` and say what features they make.
 
     weights: files of weights by backbone, for those that shall not use their own. A plan that
-    does not say how flow is computed gets TV-L1 where a backbone takes flow.
+    does not say how flow is computed gets TV-L1 where a backbone is of that stream: by OpenCV, or
+    by the backbone where it finds flow.
 
     Raises what `find_backbone` does; InvalidArgument for weights of a backbone that is not named,
-    and for a plan whose clips have another size than backbones take; InvalidFile where two
-    backbones are of one stream.
+    for a plan whose clips have another size than backbones take, and for one whose flow is not
+    how the backbone gets it; InvalidFile where two backbones are of one stream.
     """
     check_weights(weights, names)
     wanted = ClipPlan()
@@ -88,6 +101,7 @@ def write_backbones(
     networks: dict[StreamName, Network] = {}
     for name in names:
         source = find_backbone(name)
+        plan = with_flow_of(source, plan)
         data = source.model_file(weights.get(name), say)
         digest = hashlib.sha256(data).hexdigest()
         network = Network(model=f"{name}-{digest[:8]}", sha256=digest)
@@ -98,11 +112,32 @@ def write_backbones(
         backbones.append(
             Backbone(name=name, stream=source.stream, sha256=digest, feature_dim=source.feature_dim)
         )
-    if "flow" in networks and plan.flow is None:
-        plan = plan.model_copy(update={"flow": "tvl1"})
     description = {"name": "+".join(names), "clip_plan": plan, "backbones": tuple(backbones)}
     raw = {"description": description, "backbones": networks}
     return parse(FeatureManifest, raw, source="the backbones")
+
+
+def with_flow_of(source: BackboneSource, plan: ClipPlan) -> ClipPlan:
+    """The plan, with a way to compute flow where the backbone is of flow and the plan has none.
+
+    Raises InvalidArgument where the plan's is not how the backbone gets it.
+    """
+    if source.stream != "flow":
+        return plan
+    allowed = [
+        method
+        for method in get_args(FlowMethod)
+        if (method == FLOW_IN_NETWORK) == source.finds_flow
+    ]
+    if plan.flow is None:
+        return plan.model_copy(update={"flow": allowed[0]})
+    if plan.flow not in allowed:
+        takes = "finds flow itself" if source.finds_flow else "is handed flow"
+        raise InvalidArgument(
+            f"clip_plan.flow is {plan.flow!r}, the backbone {source.name} {takes}: allowed is "
+            f"{' or '.join(allowed)}"
+        )
+    return plan
 
 
 def check_weights(weights: Mapping[str, Path], names: Sequence[str]) -> None:

@@ -18,7 +18,7 @@ from backtal.feature_store import FeatureStore, KnownVideos
 from backtal.feature_store.key import feature_key
 from backtal.features import FeatureProvenance, FeatureSequence, FloatArray
 from backtal.flow import joined, pieces
-from backtal.manifest import ClipPlan, FeatureManifest, Manifest
+from backtal.manifest import ClipPlan, FeatureManifest, Manifest, StreamName
 from backtal.precision import computed_in
 from backtal.prefetch import Prefetch
 from backtal.run_control import Progress, RunControl, StageTime
@@ -207,9 +207,7 @@ class FeatureExtractor:
         parts = []
         for backbone in self._description.backbones:
             with control.measure(backbone.stream):
-                clips: Clips = samples[:, : self._description.clip_plan.frames_per_clip]
-                if backbone.stream == "flow":
-                    clips = self._flow(samples, control)
+                clips = self._clips_of(backbone.stream, samples, control)
                 part = self._stages.features(backbone.stream, clips)
             if part.shape != (len(clips), backbone.feature_dim):
                 raise Internal(
@@ -218,6 +216,14 @@ class FeatureExtractor:
                 )
             parts.append(part)
         return np.ascontiguousarray(np.concatenate(parts, axis=1).T)
+
+    def _clips_of(
+        self, stream: StreamName, samples: NDArray[np.uint8], control: RunControl
+    ) -> Clips:
+        plan = self._description.clip_plan
+        if plan.takes_frames(stream):
+            return samples[:, : plan.clip_shape(stream)[0]]
+        return self._flow(samples, control)
 
     def _flow(self, samples: NDArray[np.uint8], control: RunControl) -> FloatArray:
         """Flow [n, frames_per_clip, H, W, 2]; between two frames it is computed once a batch."""

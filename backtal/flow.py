@@ -1,5 +1,7 @@
 """Optical flow between frames, by OpenCV: TV-L1 as published features have it, DIS as a fast one.
 
+A flow backbone that finds flow itself (`ClipPlan.takes_frames`) has no need of this.
+
 The flow is in pixels from one tick of the clip plan to the next, as it is found: what a network
 cuts off and scales is in its graph. Published features computed it before they cropped the
 frames; here it is of the cropped frames, whose outer pixels may move to where nothing was seen.
@@ -15,7 +17,7 @@ from numpy.typing import NDArray
 
 from backtal.errors import InvalidArgument, MissingDependency
 from backtal.features import FloatArray
-from backtal.manifest import FLOW_CHANNELS, ClipPlan, FlowMethod
+from backtal.manifest import FLOW_CHANNELS, FLOW_IN_NETWORK, ClipPlan, FlowMethod
 
 
 def flow_fields(frames: NDArray[np.uint8], method: FlowMethod) -> FloatArray:
@@ -34,9 +36,11 @@ def flow_fields(frames: NDArray[np.uint8], method: FlowMethod) -> FloatArray:
 
 
 def plan_flow_fields(frames: NDArray[np.uint8], plan: ClipPlan) -> FloatArray:
-    """`flow_fields` by the clip plan's method. Raises InvalidArgument where it has none."""
+    """`flow_fields` by the clip plan's method. Raises InvalidArgument where OpenCV has none."""
     if plan.flow is None:
         raise InvalidArgument("the clip plan does not say how flow is computed: clip_plan.flow")
+    if plan.flow == FLOW_IN_NETWORK:
+        raise InvalidArgument(f"clip_plan.flow is {plan.flow}: the backbone finds the flow")
     return flow_fields(frames, plan.flow)
 
 

@@ -21,7 +21,10 @@ from backtal.settings import Settings, read_json
 MANIFEST_NAME = "manifest.json"
 
 StreamName = Literal["rgb", "flow"]
-FlowMethod = Literal["tvl1", "dis"]
+FlowMethod = Literal["tvl1", "dis", "tvl1-network"]
+# Found by the flow backbone itself, wherever that runs: it takes frames.
+FLOW_IN_NETWORK: FlowMethod = "tvl1-network"
+RGB_CHANNELS = 3
 # Horizontal, then vertical.
 FLOW_CHANNELS = 2
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -34,8 +37,9 @@ class ClipPlan(Settings):
     short side scaled to `short_side_pixels` and its middle `crop_pixels` square cut out. Clip i
     is the `frames_per_clip` frames from tick ``i * stride_frames`` on.
 
-    `flow` says how optical flow is computed, where a stream needs it. Flow t of a clip is from
-    frame t to frame t + 1, so that a clip then takes one frame more.
+    `flow` says how optical flow is computed, where a stream needs it: by OpenCV, in the pipeline's
+    process (`tvl1`, `dis`), or in the backbone's own network (`tvl1-network`). Flow t of a clip is
+    from frame t to frame t + 1, so that a clip then takes one frame more.
     """
 
     frames_per_second: float = Field(default=25.0, gt=0, le=240)
@@ -58,6 +62,21 @@ class ClipPlan(Settings):
     def frames_taken(self) -> int:
         """The frames that a clip is made from: one more than it has where it has flow."""
         return self.frames_per_clip + (self.flow is not None)
+
+    def takes_frames(self, stream: StreamName) -> bool:
+        """Whether the stream's backbone is handed colours: else it is handed flow."""
+        return stream == "rgb" or self.flow == FLOW_IN_NETWORK
+
+    def clip_shape(self, stream: StreamName) -> tuple[int, int, int, int]:
+        """What the stream's backbone is handed of a clip: frames, height, width and channels.
+
+        Colours are uint8. Flow is float32, pixels a tick.
+        """
+        pixels = self.crop_pixels
+        if not self.takes_frames(stream):
+            return self.frames_per_clip, pixels, pixels, FLOW_CHANNELS
+        frames = self.frames_per_clip if stream == "rgb" else self.frames_taken
+        return frames, pixels, pixels, RGB_CHANNELS
 
     @property
     def stride_seconds(self) -> float:

@@ -31,7 +31,8 @@ class Stages(Protocol):
     def features(self, stream: str, clips: Clips) -> FloatArray:
         """Clips to features [n, D] by the stream's backbone.
 
-        rgb: uint8 [n, 16, 224, 224, 3]. flow: float32 [n, 16, 224, 224, 2].
+        rgb: uint8 [n, 16, 224, 224, 3]. flow: float32 [n, 16, 224, 224, 2], or, where the network
+        finds it, the frames, uint8 [n, 17, 224, 224, 3]: `ClipPlan.clip_shape`.
         """
         ...
 

@@ -28,19 +28,20 @@ from backtal.precision import processor_has_bfloat16
 from backtal.video import VideoLimits, open_video
 from backtal_export.backbones.i3d import I3D
 from backtal_export.backbones.i3d_layers import Conv, MaxPool, i3d_layers, output_sizes
-from backtal_export.backbones.i3d_onnx import CROP_PIXELS, FRAMES_PER_CLIP, i3d_rgb_onnx
+from backtal_export.backbones.i3d_onnx import i3d_rgb_onnx
 from backtal_export.backbones.weights import i3d_rgb_weights
 from backtal_export.gates import cosines, seeded_clips
 from backtal_export.runtimes import Runtime, choose_runtime
 
 CLIPS = 4
+PLAN = ClipPlan()
 REFERENCE = "ONNX Runtime, float32"
 EAGER = "PyTorch eager, float32"
 
 
 def operations_per_clip() -> float:
     """2 x the multiply-adds of every convolution, for one clip."""
-    sizes = (FRAMES_PER_CLIP, CROP_PIXELS, CROP_PIXELS)
+    sizes = (PLAN.frames_per_clip, PLAN.crop_pixels, PLAN.crop_pixels)
     total = 0
     for layer in i3d_layers(3):
         if isinstance(layer, MaxPool):
@@ -65,7 +66,7 @@ def main() -> int:
     arguments = parser.parse_args()
     torch.set_num_threads(num_cores())
     clips = (
-        seeded_clips(FRAMES_PER_CLIP, CROP_PIXELS)
+        seeded_clips(PLAN.frames_per_clip, PLAN.crop_pixels)
         if arguments.videos is None
         else first_clips(arguments.videos)[:CLIPS]
     )
@@ -149,10 +150,10 @@ def first_clips(folder: Path) -> NDArray[np.uint8]:
     clips = []
     for path in sorted(folder.iterdir()):
         video = open_video(path, VideoLimits())
-        window = next(video.windows(ClipPlan(), window_frames=64, allow_partial=True))
-        clips.append(window.frames[-FRAMES_PER_CLIP:])
+        window = next(video.windows(PLAN, window_frames=64, allow_partial=True))
+        clips.append(window.frames[-PLAN.frames_per_clip :])
         video.close()
-    return np.stack([clip for clip in clips if len(clip) == FRAMES_PER_CLIP])
+    return np.stack([clip for clip in clips if len(clip) == PLAN.frames_per_clip])
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ from backtal.manifest import ClipPlan
 from backtal.runtime import PROVIDERS, num_cores, session_options
 from backtal.video import VideoLimits, open_video
 from backtal_export.backbones.i3d_layers import Weights, weight_shapes
-from backtal_export.backbones.i3d_onnx import FRAMES_PER_CLIP, i3d_flow_onnx
+from backtal_export.backbones.i3d_onnx import i3d_flow_onnx
 from backtal_export.backbones.weights import i3d_weights_of
 from backtal_export.flow.tvl1 import Tvl1
 from backtal_export.flow.tvl1_onnx import tvl1_onnx
@@ -126,7 +126,7 @@ def measure(
             started = time.perf_counter()
             flow = method(frames)
             seconds = (time.perf_counter() - started) / len(flow)
-            clip = np.resize(flow, (1, FRAMES_PER_CLIP, *flow.shape[1:]))
+            clip = np.resize(flow, (1, ClipPlan().frames_per_clip, *flow.shape[1:]))
             (features,) = i3d.run(["features"], {"clips": clip})
             if reference is None or wanted is None:
                 reference, wanted = flow, features[0]

@@ -91,14 +91,15 @@ def measure(
     or the validation set's features, where one is given, and then its mAP is measured too.
     """
     plan = manifest.description.clip_plan
-    pictures = seeded_clips(plan.frames_per_clip, plan.crop_pixels)
+    pictures = seeded_clips(plan.frames_taken, plan.crop_pixels)
     backbones: dict[StreamName, GateFigures] = {}
     features: list[FloatArray] = []
     for backbone in manifest.description.backbones:
         if backbone.stream not in manifest.backbones:
             features.append(drawn_features(backbone.feature_dim))
             continue
-        clips: Clips = pictures if backbone.stream == "rgb" else as_flow(pictures)
+        frames = pictures[:, : plan.clip_shape(backbone.stream)[0]]
+        clips: Clips = frames if plan.takes_frames(backbone.stream) else as_flow(frames)
         wanted = reference.features(backbone.stream, clips)
         found = variant.features(backbone.stream, clips)
         cosine = float(cosines(wanted, found).min())

@@ -8,16 +8,18 @@ probability, thresholded as it is. No background, no magnitude.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
-from backtal.backbones import BackboneSource, Say, check_weights
+from backtal.backbones import BackboneSource, Say, check_weights, with_flow_of
+from backtal.errors import InvalidArgument
 from backtal.localization.settings import LocalizationSettings
 from backtal.manifest import (
     FLOW_CHANNELS,
+    RGB_CHANNELS,
     Backbone,
     BundleDescription,
     CasKind,
@@ -26,27 +28,39 @@ from backtal.manifest import (
     StreamName,
 )
 from backtal_export.backbones.i3d_layers import FEATURE_DIM, HEAD, NUM_CLASSES, Weights
-from backtal_export.backbones.i3d_onnx import i3d_flow_onnx, i3d_rgb_onnx
-from backtal_export.backbones.sources import I3D_FLOW, I3D_RGB
+from backtal_export.backbones.i3d_onnx import i3d_flow_onnx, i3d_flow_tvl1_onnx, i3d_rgb_onnx
+from backtal_export.backbones.sources import I3D_FLOW, I3D_FLOW_TVL1, I3D_RGB
 from backtal_export.backbones.weights import i3d_rgb_weights, i3d_weights_of
-from backtal_export.graph_writer import RGB_CHANNELS
 from backtal_export.model_folders import Exported
 from backtal_export.onnx_file import sha256_of, to_bytes
 
 NAME = "kinetics400"
+_FLOW_FILES: Mapping[BackboneSource, Callable[[Weights], bytes]] = {
+    I3D_FLOW: i3d_flow_onnx,
+    I3D_FLOW_TVL1: i3d_flow_tvl1_onnx,
+}
 _CLASSES = Path(__file__).parent / "data" / "kinetics400_classes.txt"
 
 
 def kinetics400(weights: Mapping[str, Path], say: Say) -> Exported:
-    """The bundle, of both streams where weights of i3d-flow are given, else of RGB alone."""
-    check_weights(weights, [I3D_RGB.name, I3D_FLOW.name])
-    rgb_path, flow_path = weights.get(I3D_RGB.name), weights.get(I3D_FLOW.name)
+    """The bundle, of both streams where weights of I3D's flow are given, else of RGB alone.
+
+    Raises InvalidArgument for weights of another backbone, and where both of flow's are given.
+    """
+    check_weights(weights, [I3D_RGB.name, *(source.name for source in _FLOW_FILES)])
+    rgb_path = weights.get(I3D_RGB.name)
     rgb = i3d_rgb_weights(say) if rgb_path is None else i3d_weights_of(rgb_path, RGB_CHANNELS)
     heads, files = [rgb], {I3D_RGB: i3d_rgb_onnx(rgb)}
-    if flow_path is not None:
-        flow = i3d_weights_of(flow_path, FLOW_CHANNELS)
+    flows = [source for source in _FLOW_FILES if source.name in weights]
+    if len(flows) > 1:
+        raise InvalidArgument(
+            f"weights are given for {' and '.join(source.name for source in flows)}: "
+            f"{NAME} has one of them"
+        )
+    for source in flows:
+        flow = i3d_weights_of(weights[source.name], FLOW_CHANNELS)
         heads.append(flow)
-        files[I3D_FLOW] = i3d_flow_onnx(flow)
+        files[source] = _FLOW_FILES[source](flow)
     by_stream: dict[StreamName, bytes] = {source.stream: data for source, data in files.items()}
     return Exported(
         description=kinetics400_description(
@@ -72,8 +86,9 @@ def kinetics400_description(backbone_sha256: Mapping[BackboneSource, str]) -> Bu
         stride_frames=8,
         short_side_pixels=256,
         crop_pixels=224,
-        flow="tvl1" if I3D_FLOW in backbone_sha256 else None,
     )
+    for source in backbone_sha256:
+        clip_plan = with_flow_of(source, clip_plan)
     return BundleDescription(
         name=NAME,
         classes=kinetics400_classes(),

@@ -19,7 +19,6 @@ from typing import Any
 
 from backtal.errors import InvalidArgument
 from backtal.manifest import (
-    FLOW_CHANNELS,
     BundleDescription,
     GateFigures,
     Manifest,
@@ -37,7 +36,6 @@ from backtal.repository import (
 )
 from backtal_export.cache import cannot_write
 from backtal_export.drafts import draft_beside, rename_over
-from backtal_export.graph_writer import RGB_CHANNELS
 from backtal_export.onnx_file import facts_of, sha256_of
 from backtal_export.public_models import write_public_models
 from backtal_export.runtimes import (
@@ -49,10 +47,6 @@ from backtal_export.runtimes import (
     runtime_options,
 )
 
-_CLIPS: Mapping[StreamName, str] = {
-    "rgb": "data_type: TYPE_UINT8 dims: [ -1, 16, 224, 224, 3 ]",
-    "flow": "data_type: TYPE_FP32 dims: [ -1, 16, 224, 224, 2 ]",
-}
 _MAGNITUDE = """,
   { name: "magnitude" data_type: TYPE_FP32 dims: [ -1, -1 ] }"""
 
@@ -205,10 +199,11 @@ def configuration_of(manifest: Manifest, network: Network) -> str:
         plan = description.clip_plan
         stream = next(name for name, net in manifest.backbones.items() if net == network)
         dims = {backbone.stream: backbone.feature_dim for backbone in description.backbones}
-        channels = RGB_CHANNELS if stream == "rgb" else FLOW_CHANNELS
-        profile = Profile.of_clips(plan.frames_per_clip, plan.crop_pixels, channels)
-        template = "backbone"
-        values = {"feature_dim": dims[stream], "clips": _CLIPS[stream]}
+        shape = plan.clip_shape(stream)
+        kind = "TYPE_UINT8" if plan.takes_frames(stream) else "TYPE_FP32"
+        clips = f"data_type: {kind} dims: [ -1, {', '.join(map(str, shape))} ]"
+        template, profile = "backbone", Profile.of_clips(shape)
+        values = {"feature_dim": dims[stream], "clips": clips}
     runtime = Runtime(network.precision, network.backend)
     return fill_template(
         template,

@@ -20,7 +20,7 @@ from backtal_export import kinetics400
 from backtal_export.drafts import only_writer
 from backtal_export.gates import GateThresholds, Validation, judge, measure
 from backtal_export.model_folders import Exported, Variant, write_exported
-from backtal_export.runtimes import REFERENCE, Runtime, choose_runtime
+from backtal_export.runtimes import REFERENCE, Runtime, backbone_runtime, choose_runtime
 
 _LIBRARIES = ("backtal", "numpy", "onnx", "onnxruntime", "openvino", "torch")
 
@@ -89,7 +89,11 @@ def write_bundle(
 
 def proved(exported: Exported, runtime: Runtime, options: ExportOptions) -> Exported:
     """The bundle with its networks at the wanted precision, each past its gate."""
-    variants = {stream: Variant(file, runtime) for stream, file in exported.backbones.items()}
+    plan = exported.description.clip_plan
+    variants = {
+        stream: Variant(file, backbone_runtime(plan, stream, runtime))
+        for stream, file in exported.backbones.items()
+    }
     # kinetics400 has none: its head is one small product, computed in float32.
     cas = exported.cas_variant
     wanted = replace(exported, backbone_variants=variants)
@@ -109,6 +113,7 @@ def proved(exported: Exported, runtime: Runtime, options: ExportOptions) -> Expo
         backbone_variants={
             stream: replace(part, figures=measured.backbones[stream])
             for stream, part in variants.items()
+            if part.runtime != REFERENCE
         },
         cas_variant=None if cas is None else replace(cas, figures=measured.cas),
     )

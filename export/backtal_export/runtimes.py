@@ -16,13 +16,13 @@ best. So float32 by OpenVINO, the default of a processor without bfloat16, is fo
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from string import Template
 
 from backtal.errors import InvalidArgument
-from backtal.manifest import Target
+from backtal.manifest import ClipPlan, StreamName, Target
 from backtal.networks import Backend
 from backtal.precision import Precision, computed_in, processor_has_bfloat16
 
@@ -63,10 +63,10 @@ class Profile:
     largest: str
 
     @classmethod
-    def of_clips(cls, frames: int, pixels: int, channels: int) -> Profile:
-        """For a backbone's `clips`."""
-        shape = f"x{frames}x{pixels}x{pixels}x{channels}"
-        return cls(*(f"clips:{clips}{shape}" for clips in _CLIPS_PER_CALL))
+    def of_clips(cls, clip_shape: Sequence[int]) -> Profile:
+        """For a backbone's `clips`, each of that shape."""
+        shape = "x".join(map(str, clip_shape))
+        return cls(*(f"clips:{clips}x{shape}" for clips in _CLIPS_PER_CALL))
 
     @classmethod
     def of_features(cls, feature_dim: int) -> Profile:
@@ -106,6 +106,15 @@ def _default_runtime(target: Target) -> Runtime:
     if processor_has_bfloat16():
         return Runtime("bfloat16", "openvino")
     return Runtime("float32", "openvino") if target == "embedded" else REFERENCE
+
+
+def backbone_runtime(plan: ClipPlan, stream: StreamName, runtime: Runtime) -> Runtime:
+    """The runtime of a stream's backbone in a bundle of `runtime`.
+
+    One that finds flow stays in float32: a grey level in bfloat16 has no fraction to move by.
+    """
+    finds_flow = stream == "flow" and plan.takes_frames(stream)
+    return REFERENCE if finds_flow else runtime
 
 
 def instance_kind(target: Target) -> str:

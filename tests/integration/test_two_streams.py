@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 from backtal.client import Client
 from backtal.commands import features as command
 from backtal.features import FeatureSequence
+from backtal.manifest import FlowMethod
 from backtal.pipeline import Pipeline, Request
 from backtal.runtime import OnnxStages, load_bundle
 from backtal_export.repository import write_bundle
@@ -24,16 +26,20 @@ from tests.made_videos import steady
 pytestmark = pytest.mark.slow
 
 
+@pytest.mark.parametrize("flow", ["dis", "tvl1-network"])
 def test_triton_answers_a_video_with_both_streams_as_the_process_does(
-    triton: None, tmp_path: Path
+    triton: None, tmp_path: Path, flow: FlowMethod, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from tritonclient.grpc import InferenceServerClient
 
     from backtal_serving.embedded import EmbeddedServer
 
     repository = tmp_path / "repository"
-    manifest = write_tiny_repository(repository, flow="dis")
-    video = moving_colours(2.0)
+    manifest = write_tiny_repository(repository, flow=flow)
+    if flow == "tvl1-network":
+        # Neither process has a use for OpenCV.
+        monkeypatch.setitem(sys.modules, "cv2", None)
+    video = moving_colours(1.0)
     local = Pipeline(manifest, OnnxStages(repository, manifest)).run(Request(video=video))
     assert local.features.streams == ("rgb", "flow")
     assert np.abs(local.features.values[FEATURE_DIM:]).max() > 0.01
@@ -49,6 +55,7 @@ def test_triton_answers_a_video_with_both_streams_as_the_process_does(
         with Client(server.grpc_address) as ours:
             answer = ours.detect(video=video, bundle=BUNDLE)
     assert [s.label for s in answer.segments] == [s.label for s in local.segments]
+    assert answer.provenance["features"]["clip_plan"]["flow"] == flow
 
 
 def test_i3d_of_both_streams_goes_from_state_dicts_to_a_videos_features(

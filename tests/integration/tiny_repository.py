@@ -25,6 +25,8 @@ from backtal.manifest import (
     Manifest,
     StreamName,
 )
+from backtal_export.flow.tvl1_onnx import tvl1_flow
+from backtal_export.flow.tvl1_settings import Tvl1Settings
 from backtal_export.graph_writer import GraphWriter
 from backtal_export.model_folders import Exported, Variant, write_exported
 from backtal_export.onnx_file import sha256_of, to_bytes
@@ -53,7 +55,7 @@ def write_tiny_repository(
     random = np.random.default_rng(7)
     backbones: dict[StreamName, bytes] = {"rgb": to_bytes(_backbone(random))}
     if flow is not None:
-        backbones["flow"] = _flow_backbone(random)
+        backbones["flow"] = _flow_backbone(random, ClipPlan(flow=flow))
     if cas_seed is not None:
         random = np.random.default_rng(cas_seed)
     cas = to_bytes(_cas_network(random, len(backbones) * FEATURE_DIM, cas_name))
@@ -111,18 +113,25 @@ def _backbone(random: np.random.Generator) -> onnx.GraphProto:
     return _graph(nodes, [clips], [features], constants)
 
 
-def _flow_backbone(random: np.random.Generator) -> bytes:
-    """The mean flow of each clip, and its mean size, times a matrix."""
+def _flow_backbone(random: np.random.Generator, plan: ClipPlan) -> bytes:
+    """The mean flow of each clip, and its mean size, times a matrix.
+
+    Where the plan has the network find the flow, a TV-L1 of very few steps does.
+    """
     graph = GraphWriter()
+    flow = "clips"
+    if plan.takes_frames("flow"):
+        few = Tvl1Settings(num_scales=1, num_warps=1, num_inner=2)
+        flow = tvl1_flow(graph, "clips", plan.frames_per_clip, plan.crop_pixels, few)
     axes = graph.constant("axes", np.array([1, 2, 3], np.int64))
     means = [
         graph.node("ReduceMean", [value, axes], keepdims=0)
-        for value in ("clips", graph.node("Abs", ["clips"]))
+        for value in (flow, graph.node("Abs", [flow]))
     ]
     weights = graph.constant("weights", random.normal(size=(4, FEATURE_DIM)).astype(np.float32))
     row = graph.node("Concat", means, axis=1)
     graph.node("MatMul", [row, weights], output="features")
-    return graph.backbone_file("tiny_flow", stream="flow", feature_dim=FEATURE_DIM)
+    return graph.backbone_file("tiny_flow", stream="flow", feature_dim=FEATURE_DIM, plan=plan)
 
 
 def _cas_network(random: np.random.Generator, feature_dim: int, name: str) -> onnx.GraphProto:

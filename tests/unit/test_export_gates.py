@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from backtal import precision
 from backtal.errors import GateFailed, InvalidArgument, InvalidFile
-from backtal.manifest import GateFigures, Manifest
+from backtal.manifest import ClipPlan, GateFigures, Manifest
 from backtal.precision import processor_has_bfloat16
 from backtal.runtime import OnnxStages
 from backtal_export import runtimes
@@ -28,7 +28,13 @@ from backtal_export.gates import (
 )
 from backtal_export.model_folders import Exported, Variant, write_exported
 from backtal_export.repository import ExportOptions, proved
-from backtal_export.runtimes import PRECISIONS, REFERENCE, Runtime, choose_runtime
+from backtal_export.runtimes import (
+    PRECISIONS,
+    REFERENCE,
+    Runtime,
+    backbone_runtime,
+    choose_runtime,
+)
 from tests.unit.small_bundle import (
     NUM_VIDEOS,
     backbone_file,
@@ -169,6 +175,13 @@ def test_every_target_has_a_runtime_for_each_of_its_precisions(
             assert choose_runtime(target, wanted).precision == wanted
     with pytest.raises(InvalidArgument, match="'bfloat16', allowed for triton-gpu are float32"):
         choose_runtime("triton-gpu", "bfloat16")
+
+
+def test_a_network_that_finds_flow_stays_in_float32() -> None:
+    plan = ClipPlan(flow="tvl1-network")
+    assert backbone_runtime(plan, "flow", BFLOAT16) == REFERENCE
+    assert backbone_runtime(plan, "rgb", BFLOAT16) == BFLOAT16
+    assert backbone_runtime(ClipPlan(flow="tvl1"), "flow", BFLOAT16) == BFLOAT16
 
 
 def test_what_cannot_be_measured_here_is_not_written(monkeypatch: pytest.MonkeyPatch) -> None:

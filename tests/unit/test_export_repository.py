@@ -31,7 +31,7 @@ from backtal.manifest import (
 from backtal.repository import bundle_names, bundle_versions, load_bundle
 from backtal_export import kinetics400, repository, runtimes
 from backtal_export.backbones import sources
-from backtal_export.backbones.sources import I3D_RGB
+from backtal_export.backbones.sources import I3D_FLOW, I3D_FLOW_TVL1, I3D_RGB
 from backtal_export.commands import export as command
 from backtal_export.kinetics400 import kinetics400_classes, kinetics400_description
 from backtal_export.model_folders import Exported, Variant, write_exported
@@ -514,3 +514,14 @@ def test_the_command_is_cheap_to_import() -> None:
 def test_the_templates_are_where_an_installed_export_finds_them() -> None:
     names = files(runtimes.TEMPLATES)
     assert names >= {"backbone/config.pbtxt", "cas/config.pbtxt", "bundle/config.pbtxt"}
+
+
+def test_kinetics400_has_one_of_the_two_flow_backbones(no_weights) -> None:
+    flows = {I3D_FLOW: "tvl1", I3D_FLOW_TVL1: "tvl1-network"}
+    for source, method in flows.items():
+        description = kinetics400_description({I3D_RGB: HASH, source: HASH})
+        assert description.clip_plan.flow == method
+    assert kinetics400_description({I3D_RGB: HASH}).clip_plan.flow is None
+    weights = {source.name: Path("flow_imagenet.pt") for source in flows}
+    with pytest.raises(InvalidArgument, match="i3d-flow and i3d-flow-tvl1: kinetics400 has one of"):
+        kinetics400.kinetics400(weights, say=lambda _: None)

@@ -11,10 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from backtal.backbones import BackboneSource, with_flow_of
 from backtal.errors import Cancelled, InvalidArgument, MissingDependency
+from backtal.features import FloatArray
 from backtal.flow import flow_fields, joined, pieces, plan_flow_fields
 from backtal.manifest import Backbone, ClipPlan, FlowMethod, Manifest, Network
 from backtal.pipeline import Pipeline, Request
+from backtal.stages import Clips
 from tests.made_videos import steady
 from tests.unit.fake_bundle import FEATURE_DIM, PLAN, SHA256, FakeStages, fake_manifest
 
@@ -58,6 +61,8 @@ def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     np.testing.assert_array_equal(
         plan_flow_fields(frames, ClipPlan(flow="dis")), flow_fields(frames, "dis")
     )
+    with pytest.raises(InvalidArgument, match="flow is tvl1-network: the backbone finds the flow"):
+        plan_flow_fields(frames, ClipPlan(flow="tvl1-network"))
     without_contrib = SimpleNamespace(cvtColor=lambda frame, _: frame, COLOR_RGB2GRAY=0)
     monkeypatch.setitem(sys.modules, "cv2", without_contrib)
     with pytest.raises(MissingDependency, match=r"no TV-L1 flow.*backtal\[flow\]"):
@@ -83,9 +88,9 @@ def test_a_row_holds_the_frames_of_every_clip_once(length: int, stride: int, num
     assert pairs == [(i, i + 1) for i in range(len(row) - 1)]
 
 
-def two_streams(stride_frames: int) -> Manifest:
+def two_streams(stride_frames: int, flow_by: FlowMethod = "dis") -> Manifest:
     """The fake bundle with a flow stream below the colours."""
-    plan = PLAN.model_copy(update={"stride_frames": stride_frames, "flow": "dis"})
+    plan = PLAN.model_copy(update={"stride_frames": stride_frames, "flow": flow_by})
     manifest = fake_manifest(plan=PLAN)
     (rgb,) = manifest.description.backbones
     flow = Backbone(name="fake-flow", stream="flow", sha256=SHA256, feature_dim=FEATURE_DIM)
@@ -124,6 +129,35 @@ def test_the_colours_are_what_they_are_without_flow(stride_frames: int) -> None:
     np.testing.assert_array_equal(both.features.values[:FEATURE_DIM], alone.features.values)
 
 
+class FindsFlow(FakeStages):
+    """A flow backbone that is handed frames, and finds the flow that is handed to the fake one."""
+
+    def features(self, stream: str, clips: Clips) -> FloatArray:
+        if stream == "flow":
+            assert clips.dtype == np.uint8
+            assert clips.shape[1:] == (PLAN.frames_per_clip + 1, 24, 24, 3)
+            clips = np.stack([FakeStages().flow_fields(clip) for clip in clips])
+        return super().features(stream, clips)
+
+    def flow_fields(self, frames: NDArray[np.uint8]) -> FloatArray:
+        raise AssertionError("no flow is to be found outside the network")
+
+
+@pytest.mark.parametrize("stride_frames", [2, 4, 5, 7])
+def test_a_network_that_finds_flow_is_handed_the_frames_that_flow_is_found_of(
+    stride_frames: int,
+) -> None:
+    video = steady(45)
+    handed = Pipeline(two_streams(stride_frames), FakeStages()).run(Request(video=video)).features
+    manifest = two_streams(stride_frames, "tvl1-network")
+    found = Pipeline(manifest, FindsFlow()).run(Request(video=video)).features
+    # The same clips at the same times, the last one's standing frame among them.
+    np.testing.assert_array_equal(found.values, handed.values)
+    np.testing.assert_array_equal(found.clip_start_seconds, handed.clip_start_seconds)
+    np.testing.assert_array_equal(found.clip_end_seconds, handed.clip_end_seconds)
+    assert found.provenance.clip_plan.flow == "tvl1-network"
+
+
 def test_a_cancelled_run_stops_within_a_clips_flow() -> None:
     stages = FakeStages()
     with pytest.raises(Cancelled):
@@ -137,3 +171,27 @@ def test_flow_without_a_backbone_that_takes_it_is_refused() -> None:
     plan = PLAN.model_copy(update={"flow": "dis"})
     with pytest.raises(ValueError, match="clip_plan.flow is dis, but no backbone takes flow"):
         fake_manifest(plan=plan)
+
+
+def flow_source(*, finds_flow: bool) -> BackboneSource:
+    return BackboneSource("x", "flow", 1, lambda weights, say: b"", finds_flow=finds_flow)
+
+
+def test_a_plan_gets_a_flow_that_suits_the_backbone_and_another_is_refused() -> None:
+    handed, finds = flow_source(finds_flow=False), flow_source(finds_flow=True)
+    assert with_flow_of(handed, ClipPlan()).flow == "tvl1"
+    assert with_flow_of(handed, ClipPlan(flow="dis")).flow == "dis"
+    assert with_flow_of(finds, ClipPlan()).flow == "tvl1-network"
+    with pytest.raises(InvalidArgument, match="'dis', .* x finds flow itself: allowed is tvl1-net"):
+        with_flow_of(finds, ClipPlan(flow="dis"))
+    with pytest.raises(InvalidArgument, match="x is handed flow: allowed is tvl1 or dis"):
+        with_flow_of(handed, ClipPlan(flow="tvl1-network"))
+
+
+def test_a_plan_says_what_a_backbone_is_handed() -> None:
+    plan = ClipPlan(crop_pixels=32, short_side_pixels=32, flow="dis")
+    assert plan.clip_shape("rgb") == (16, 32, 32, 3)
+    assert plan.clip_shape("flow") == (16, 32, 32, 2)
+    found = plan.model_copy(update={"flow": "tvl1-network"})
+    assert found.clip_shape("rgb") == (16, 32, 32, 3)
+    assert found.clip_shape("flow") == (17, 32, 32, 3)

@@ -54,7 +54,7 @@ def test_a_videos_features_are_its_own_alone() -> None:
 def test_the_simulation_has_every_video_and_the_planted_errors() -> None:
     folder = shared_folder() / "thumos14"
     sources = ablation.Sources(thumos14=folder, clicks_inside=0.3)
-    corpus = ablation._corpus(sources, "simulation", "windows")
+    corpus = ablation.load_corpus(sources, "simulation", "windows")
     assert (len(corpus.training), len(corpus.test)) == (200, 210)
     assert all(not len(sample.click_positions) for sample in corpus.test)
     clicked = [
@@ -71,7 +71,7 @@ def test_errors_are_planted_in_the_generated_corpus_too(folder: Path) -> None:
     truth = GroundTruth.load(folder / "truth.json").subset("training")
     assert fraction_inside(clicks, truth) == 0
     true, planted = (
-        ablation._corpus(ablation.Sources(*paths, clicks_inside=part), "corpus", "windows")
+        ablation.load_corpus(ablation.Sources(*paths, clicks_inside=part), "corpus", "windows")
         for part in (None, 0.5)
     )
     inside = [

@@ -23,13 +23,12 @@ from backtal.errors import Internal, InvalidArgument, InvalidFile, MissingDepend
 from backtal.extraction import CLIPS_PER_BATCH
 from backtal.manifest import ClipPlan
 from backtal.runtime import PROVIDERS, session_options
-from backtal_export.backbones.i3d_onnx import i3d_flow_onnx, i3d_rgb_onnx
+from backtal_export.backbones.i3d_onnx import i3d_flow_onnx, i3d_flow_tvl1_onnx, i3d_rgb_onnx
 from backtal_export.backbones.lite0_layers import lite0_shapes
 from backtal_export.backbones.lite0_onnx import lite0_onnx
 from backtal_export.cas_network import cas_onnx
 from backtal_export.commands import engine as command
-from backtal_export.flow.tvl1 import Tvl1Settings
-from backtal_export.flow.tvl1_onnx import tvl1_onnx
+from backtal_export.flow.tvl1_settings import Tvl1Settings
 from backtal_export.graph_writer import GraphWriter
 from backtal_export.kinetics400 import kinetics400_cas_onnx
 from backtal_export.tensorrt import engine
@@ -40,7 +39,6 @@ from backtal_export.tensorrt.profiles import (
     ShapeProfile,
     clips_profile,
     features_profile,
-    frames_profile,
 )
 from backtal_training.network import BackTALNetwork, NetworkSettings
 from tests.i3d_weights import seeded_weights
@@ -101,7 +99,9 @@ FILES = {
     "cas-released": lambda: cas_onnx(
         BackTALNetwork(SMALL.model_copy(update={"layout": "released"}))
     ),
-    "tvl1": lambda: tvl1_onnx(32, Tvl1Settings(num_scales=2, num_warps=1, num_inner=2)),
+    "i3d-flow-tvl1": lambda: i3d_flow_tvl1_onnx(
+        seeded_weights(2), PLAN, Tvl1Settings(num_scales=2, num_warps=1, num_inner=2)
+    ),
 }
 
 
@@ -176,7 +176,8 @@ def test_profiles_are_what_the_pipeline_sends() -> None:
     assert rgb.smallest == (1, 16, 224, 224, 3)
     assert rgb.usual == rgb.largest == (CLIPS_PER_BATCH, 16, 224, 224, 3)
     assert clips_profile(ClipPlan(flow="dis"), "flow").largest[-1] == 2
-    assert frames_profile(ClipPlan(flow="tvl1")).largest == (5, 224, 224, 3)
+    assert clips_profile(ClipPlan(flow="tvl1-network"), "flow").usual[1:] == (17, 224, 224, 3)
+    assert clips_profile(ClipPlan(flow="tvl1-network"), "rgb").usual[1:] == (16, 224, 224, 3)
     features = features_profile(describe(window_positions=750))
     assert features.smallest == (1, 4, 1)
     assert features.largest == features.usual == (1, 4, 520)
@@ -264,6 +265,18 @@ def test_a_bundles_networks_come_with_their_shapes_and_clips_of_a_video(tmp_path
             assert engine.lowest_cosine({"x": found}, {"x": wanted}) > 0.99
     with pytest.raises(InvalidArgument, match="at least one video"):
         networks_to_build(tmp_path / "repository", manifest, [])
+
+
+def test_a_network_that_finds_flow_comes_with_frames(tmp_path) -> None:
+    from tests.integration.tiny_repository import write_tiny_repository
+
+    manifest = write_tiny_repository(tmp_path / "repository", flow="tvl1-network")
+    video = tmp_path / "one.mp4"
+    video.write_bytes(steady(20))
+    _, flow, _ = networks_to_build(tmp_path / "repository", manifest, [video])
+    (batch,) = (batch["clips"] for batch in flow.batches)
+    assert (batch.dtype, batch.shape) == (np.uint8, (1, 17, 224, 224, 3))
+    assert flow.profile.largest == (CLIPS_PER_BATCH, 17, 224, 224, 3)
 
 
 @pytest.mark.parametrize("precision", [None, to_float16])

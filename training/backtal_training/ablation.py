@@ -88,7 +88,7 @@ class Task:
 
 
 @lru_cache(maxsize=4)
-def _corpus(sources: Sources, name: CorpusName, temporal: str) -> Corpus:
+def load_corpus(sources: Sources, name: CorpusName, temporal: str) -> Corpus:
     """A corpus on windows or resized: each process makes each once."""
     path = DEMO_RECIPE if name == "corpus" else SIMULATION_RECIPE
     raw = yaml.safe_load(path.read_text(encoding="utf-8")) | {"temporal": temporal}
@@ -119,7 +119,7 @@ def run_task(sources: Sources, task: Task) -> Measured:
     torch.set_num_threads(1)
     started = time.perf_counter()
     arm = ARMS.get(task.arm) or Arm("a yardstick")
-    corpus = _corpus(sources, task.corpus, arm.temporal)
+    corpus = load_corpus(sources, task.corpus, arm.temporal)
     training, test = corpus.training, corpus.test
     if task.part == "held-out":
         training, test = hold_out(training, HELD_OUT_FRACTION, task.seed)

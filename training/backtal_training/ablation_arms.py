@@ -57,7 +57,12 @@ ARMS: dict[str, Arm] = {
     ),
     "scales": _beyond("several time scales", time_scales=(0.5, 0.75, 1.0, 1.5, 2.0)),
     "spread": _beyond("clicks spread", relabel={"spread_positions": 3, "spread_cosine": 0.8}),
-    "drop": _beyond("conflicting clicks dropped", relabel={"drop_above": 0.7}),
+    "drop": _beyond("conflicting clicks dropped", relabel={"drop_above": 0.75}),
+    "negatives_spread_drop": _beyond(
+        "hard negatives, clicks spread, conflicting ones dropped",
+        losses={"hard_negative_weight": 1.0},
+        relabel={"spread_positions": 3, "spread_cosine": 0.8, "drop_above": 0.75},
+    ),
     "pseudo": _beyond(
         "pseudo-labels of an averaged teacher",
         optimizer={"ema_decay": 0.99},

@@ -1,4 +1,4 @@
-"""What a run makes of its labels while it trains: clicks spread and doubted, pseudo-labels.
+"""What a run makes of its labels: clicks dropped and spread before it trains, pseudo-labels then.
 
 The teacher is the average of the weights (without averaging, the weights themselves). It looks at
 training videos only, with their own labels, after an epoch; what it says holds for the next one,
@@ -16,6 +16,7 @@ from pydantic import Field
 
 from backtal.features import FloatArray
 from backtal.settings import Settings
+from backtal_training.click_conflicts import without_conflicts
 from backtal_training.datasets import IntArray, Sample
 from backtal_training.losses import NO_CLICK
 
@@ -23,16 +24,17 @@ from backtal_training.losses import NO_CLICK
 class RelabelSettings(Settings):
     """All off by default: the paper takes the clicks as they are.
 
-    An activation is the suppressed CAS of the video's own classes, the greatest of them, each
-    between its least (0) and its greatest value (1) in the video.
+    A conflict is that of `click_conflicts`. An activation is the suppressed CAS of the video's own
+    classes, the greatest of them, each between its least (0) and its greatest value (1) in the
+    video.
     """
 
+    drop_above: float | None = Field(
+        default=None, gt=0, description="a click in greater conflict is not believed"
+    )
     spread_positions: int = Field(default=0, ge=0, description="a click's reach to either side")
     spread_cosine: float = Field(
         default=0.9, gt=-1, le=1, description="least likeness of a neighbour that it reaches"
-    )
-    drop_above: float | None = Field(
-        default=None, gt=0, le=1, description="a click on such an activation is not believed"
     )
     pseudo_weight: float = Field(default=0.0, ge=0, description="of the loss on pseudo-labels")
     pseudo_action: float = Field(default=0.7, gt=0, le=1, description="an action from there on")
@@ -42,7 +44,15 @@ class RelabelSettings(Settings):
     @property
     def needs_teacher(self) -> bool:
         """Whether anything is decided by the network."""
-        return self.drop_above is not None or self.pseudo_weight > 0
+        return self.pseudo_weight > 0
+
+
+def prepared(samples: Sequence[Sample], settings: RelabelSettings) -> list[Sample]:
+    """What weak supervision begins with: no frame's class, and the clicks that it believes."""
+    samples = [without_frames(one) for one in samples]
+    if settings.drop_above is not None:
+        samples = without_conflicts(samples, settings.drop_above)
+    return [spread_clicks(one, settings) for one in samples]
 
 
 def without_frames(sample: Sample) -> Sample:
@@ -75,36 +85,22 @@ def spread_clicks(sample: Sample, settings: RelabelSettings) -> Sample:
 def relabelled(
     answers: Sequence[tuple[Sample, FloatArray, FloatArray]], settings: RelabelSettings
 ) -> list[Sample]:
-    """The samples with the teacher's word on their clicks and positions.
+    """The samples with the teacher's word on their positions.
 
     `answers` are each sample's raw cas [C+1, L] and magnitude.
     """
-    return [_relabelled(sample, cas, settings) for sample, cas, _ in answers]
-
-
-def _relabelled(sample: Sample, cas: FloatArray, settings: RelabelSettings) -> Sample:
-    own = np.flatnonzero(sample.video_labels)
-    if not len(own):
-        return sample
-    activation = _normalised(cas[own])
-    strongest = activation.max(axis=0)
-    clicks = sample.click_positions
-    if settings.drop_above is not None:
-        clicks = clicks[strongest[clicks] < settings.drop_above]
-    sample = replace(sample, click_positions=clicks)
-    if settings.pseudo_weight:
-        labels = _pseudo_labels(own, activation, clicks, len(cas) - 1, settings)
-        sample = replace(sample, frame_labels=labels)
-    return sample
+    return [
+        replace(sample, frame_labels=_pseudo_labels(own, cas, sample.click_positions, settings))
+        if len(own := np.flatnonzero(sample.video_labels))
+        else sample
+        for sample, cas, _ in answers
+    ]
 
 
 def _pseudo_labels(
-    own: NDArray[np.intp],
-    activation: FloatArray,
-    clicks: IntArray,
-    background: int,
-    settings: RelabelSettings,
+    own: NDArray[np.intp], cas: FloatArray, clicks: IntArray, settings: RelabelSettings
 ) -> IntArray:
+    activation, background = _normalised(cas[own]), len(cas) - 1
     strongest = activation.max(axis=0)
     labels = np.full(activation.shape[1], NO_CLICK, np.int64)
     labels[strongest <= settings.pseudo_background] = background

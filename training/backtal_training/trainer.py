@@ -25,7 +25,7 @@ from backtal_training.batches import make_batch
 from backtal_training.datasets import Sample, hold_out, truth_of
 from backtal_training.network import BackTALNetwork
 from backtal_training.processes import Processes
-from backtal_training.relabel import relabelled, spread_clicks, without_frames
+from backtal_training.relabel import prepared, relabelled
 from backtal_training.schedule import learning_rate
 from backtal_training.settings import Recipe, Supervision
 from backtal_training.state import (
@@ -139,7 +139,7 @@ class _Training:
         self.processes = processes
         self.progress = Progress("")
         if supervision != "frames":
-            samples = [spread_clicks(without_frames(one), recipe.relabel) for one in samples]
+            samples = prepared(samples, recipe.relabel)
         self._samples, self._recipe = samples, recipe
         self._description, self._supervision = description, supervision
         self._network = _new_network(recipe, description).to(processes.device)

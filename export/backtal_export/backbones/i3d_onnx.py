@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from onnx import TensorProto
 
-from backtal.manifest import FLOW_CHANNELS, StreamName
+from backtal.manifest import FLOW_CHANNELS, FLOW_IN_NETWORK, RGB_CHANNELS, ClipPlan, StreamName
 from backtal_export.backbones.i3d_layers import (
     FEATURE_DIM,
     FLOW_BOUND_PIXELS,
@@ -28,10 +28,9 @@ from backtal_export.backbones.i3d_layers import (
     output_sizes,
     same_padding,
 )
-from backtal_export.graph_writer import RGB_CHANNELS, GraphWriter
-
-FRAMES_PER_CLIP = 16
-CROP_PIXELS = 224
+from backtal_export.flow.tvl1_onnx import tvl1_flow
+from backtal_export.flow.tvl1_settings import Tvl1Settings
+from backtal_export.graph_writer import GraphWriter
 
 
 def i3d_rgb_onnx(weights: Weights) -> bytes:
@@ -41,12 +40,12 @@ def i3d_rgb_onnx(weights: Weights) -> bytes:
     convolutions, and a clip's feature is the mean over the 2 x 7 x 7 positions that remain.
     The same weights give the same bytes.
     """
-    graph = _Graph(weights)
+    graph = _Graph(weights, ClipPlan())
     pixels = graph.node("Transpose", ["clips"], perm=[0, 4, 1, 2, 3])
     pixels = graph.node("Cast", [pixels], to=TensorProto.FLOAT)
     pixels = graph.node("Div", [pixels, graph.constant("half_range", np.float32(127.5))])
     value = graph.node("Sub", [pixels, graph.constant("one", np.float32(1))])
-    return graph.network("i3d_rgb", value, RGB_CHANNELS, stream="rgb")
+    return graph.network("i3d_rgb", value, "rgb")
 
 
 def i3d_flow_onnx(weights: Weights) -> bytes:
@@ -55,27 +54,44 @@ def i3d_flow_onnx(weights: Weights) -> bytes:
     The flow comes in pixels a tick. As the published features have it, it is cut to
     +-`FLOW_BOUND_PIXELS` and divided by that, in the graph; the rest is `i3d_rgb_onnx`'s.
     """
-    graph = _Graph(weights)
-    bound = np.float32(FLOW_BOUND_PIXELS)
-    least, most = graph.constant("least", -bound), graph.constant("most", bound)
-    flow = graph.node("Transpose", ["clips"], perm=[0, 4, 1, 2, 3])
-    flow = graph.node("Clip", [flow, least, most])
-    value = graph.node("Div", [flow, most])
-    return graph.network("i3d_flow", value, FLOW_CHANNELS, stream="flow")
+    graph = _Graph(weights, ClipPlan())
+    return graph.network("i3d_flow", graph.bounded("clips"), "flow")
+
+
+def i3d_flow_tvl1_onnx(
+    weights: Weights, plan: ClipPlan | None = None, settings: Tvl1Settings | None = None
+) -> bytes:
+    """The model file: `clips` uint8 [N, 17, 224, 224, 3] in, `features` float32 [N, 1024] out.
+
+    RGB, as decoded: TV-L1 (`flow.tvl1_onnx`) finds the flow, the rest is `i3d_flow_onnx`'s.
+    plan: with other frames and pixels; settings: with fewer iterations.
+    """
+    plan = (plan or ClipPlan()).model_copy(update={"flow": FLOW_IN_NETWORK})
+    graph = _Graph(weights, plan)
+    flow = tvl1_flow(graph, "clips", plan.frames_per_clip, plan.crop_pixels, settings)
+    return graph.network("i3d_flow_tvl1", graph.bounded(flow), "flow")
 
 
 class _Graph(GraphWriter):
-    def __init__(self, weights: Weights) -> None:
+    def __init__(self, weights: Weights, plan: ClipPlan) -> None:
         super().__init__()
         self._weights = weights
+        self._plan = plan
 
-    def network(self, name: str, value: str, channels: int, *, stream: StreamName) -> bytes:
-        sizes = (FRAMES_PER_CLIP, CROP_PIXELS, CROP_PIXELS)
-        for layer in i3d_layers(channels):
+    def bounded(self, flow: str) -> str:
+        bound = np.float32(FLOW_BOUND_PIXELS)
+        least, most = self.constant("least", -bound), self.constant("most", bound)
+        flow = self.node("Transpose", [flow], perm=[0, 4, 1, 2, 3])
+        return self.node("Div", [self.node("Clip", [flow, least, most]), most])
+
+    def network(self, name: str, value: str, stream: StreamName) -> bytes:
+        plan = self._plan
+        sizes = (plan.frames_per_clip, plan.crop_pixels, plan.crop_pixels)
+        for layer in i3d_layers(RGB_CHANNELS if stream == "rgb" else FLOW_CHANNELS):
             value, sizes = self.layer(layer, value, sizes)
         value = self.node("GlobalAveragePool", [value])
         self.node("Flatten", [value], output="features", axis=1)
-        return self.backbone_file(name, stream=stream, feature_dim=FEATURE_DIM)
+        return self.backbone_file(name, stream=stream, feature_dim=FEATURE_DIM, plan=plan)
 
     def layer(self, layer: Layer, value: str, sizes: Triple) -> tuple[str, Triple]:
         if isinstance(layer, Conv):

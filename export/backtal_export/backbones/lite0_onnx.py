@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from onnx import TensorProto
 
-from backtal.manifest import ClipPlan
+from backtal.manifest import RGB_CHANNELS, ClipPlan
 from backtal_export.backbones.fetched import Weights
 from backtal_export.backbones.i3d_layers import same_padding
 from backtal_export.backbones.lite0_layers import (
@@ -20,7 +20,7 @@ from backtal_export.backbones.lite0_layers import (
     folded,
     lite0_blocks,
 )
-from backtal_export.graph_writer import RGB_CHANNELS, GraphWriter
+from backtal_export.graph_writer import GraphWriter
 
 
 def lite0_onnx(weights: Weights) -> bytes:

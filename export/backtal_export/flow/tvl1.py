@@ -1,4 +1,4 @@
-"""TV-L1 optical flow in torch, with a fixed number of iterations, so that it exports to ONNX.
+"""TV-L1 optical flow in torch, its iterations fixed: what the ONNX graph is checked against.
 
 Zach, Pock and Bischof, "A Duality Based Approach for Realtime TV-L1 Optical Flow", DAGM 2007, in
 the steps of OpenCV's implementation (Sanchez, Meinhardt-Llopis and Facciolo, IPOL 2013): from the
@@ -9,64 +9,25 @@ OpenCV stops a scale's iterations by their progress. A network cannot: it always
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-# Weights of R, G and B in OpenCV's grey.
-_GREY = (0.299, 0.587, 0.114)
-_MEDIAN_PIXELS = 5
-# A pixel without a gradient has nothing to move by.
-_LEAST_GRADIENT = 1e-7
-
-
-@dataclass(frozen=True)
-class Tvl1Settings:
-    """OpenCV's defaults but for the iterations: its are at most 10 x 30 a warp.
-
-    num_scales, scale_step: of the pyramid. num_warps: of the second frame, at each scale.
-    num_outer, num_inner: iterations a warp; before each outer one a median filter of 5 x 5.
-    tau: step of the projection. attachment: the weight of brightness (lambda). tightness: how
-    close v and u are kept (theta).
-    """
-
-    num_scales: int = 5
-    scale_step: float = 0.8
-    num_warps: int = 5
-    num_outer: int = 1
-    num_inner: int = 30
-    tau: float = 0.25
-    attachment: float = 0.15
-    tightness: float = 0.3
-
-    def sizes(self, pixels: int) -> list[int]:
-        """The side of each scale's square, the finest first."""
-        return [round(pixels * self.scale_step**scale) for scale in range(self.num_scales)]
+from backtal_export.flow.tvl1_settings import GREY, LEAST_GRADIENT, MEDIAN_PIXELS, Tvl1Settings
 
 
 class Tvl1(nn.Module):
     """frames uint8 [M + 1, S, S, 3], RGB, in their order -> flow float32 [M, S, S, 2].
 
-    Flow m is from frame m to frame m + 1, in pixels, x then y. M is at least 1. `iterate` stands
-    in for `iterations`.
+    Flow m is from frame m to frame m + 1, in pixels, x then y. M is at least 1.
     """
 
-    def __init__(
-        self,
-        pixels: int,
-        settings: Tvl1Settings | None = None,
-        *,
-        iterate: Callable[..., tuple[Tensor, Tensor, Tensor]] | None = None,
-    ) -> None:
+    def __init__(self, pixels: int, settings: Tvl1Settings | None = None) -> None:
         super().__init__()
         self._settings = settings or Tvl1Settings()
         self._sizes = self._settings.sizes(pixels)
         self.grey: Tensor
-        self.register_buffer("grey", torch.tensor(_GREY))
-        self._iterate = iterate or iterations
+        self.register_buffer("grey", torch.tensor(GREY))
 
     def forward(self, frames: Tensor) -> Tensor:
         """See the class."""
@@ -93,21 +54,12 @@ class Tvl1(nn.Module):
             warped = _warped(moving, grid, flow)
             gradient = warped[:, 1:]
             squared = (gradient * gradient).sum(dim=1, keepdim=True)
-            steepness = -squared.clamp_min(_LEAST_GRADIENT)
+            steepness = -squared.clamp_min(LEAST_GRADIENT)
             rest = warped[:, :1] - (gradient * flow).sum(dim=1, keepdim=True) - first
             for _ in range(settings.num_outer):
                 flow = _median(flow)
-                flow, dual_x, dual_y = self._iterate(
-                    flow,
-                    dual_x,
-                    dual_y,
-                    gradient,
-                    steepness,
-                    rest,
-                    settings.num_inner,
-                    settings.attachment * settings.tightness,
-                    settings.tightness,
-                    settings.tau / settings.tightness,
+                flow, dual_x, dual_y = iterations(
+                    flow, dual_x, dual_y, gradient, steepness, rest, settings
                 )
         return flow
 
@@ -119,17 +71,15 @@ def iterations(
     gradient: Tensor,
     steepness: Tensor,
     rest: Tensor,
-    count: int,
-    bound: float,
-    tightness: float,
-    step: float,
+    settings: Tvl1Settings,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """`count` iterations of flow and projections, all [M, 2, S, S], at one scale and warp.
+    """The inner iterations of flow and projections, all [M, 2, S, S], at one scale and warp.
 
     gradient: of the warped frame, [M, 2, S, S]. steepness: minus its square, [M, 1, S, S]. rest:
-    the residual of brightness where the flow is 0. TorchScript reads this function.
+    the residual of brightness where the flow is 0.
     """
-    for _ in range(count):
+    bound, step = settings.bound, settings.step
+    for _ in range(settings.num_inner):
         residual = rest + (gradient * flow).sum(dim=1, keepdim=True)
         # The three cases of the thresholding step: within the bounds it is exact.
         auxiliary = flow + (residual / steepness).clamp(-bound, bound) * gradient
@@ -139,7 +89,7 @@ def iterations(
             + dual_y
             - functional.pad(dual_y[:, :, :-1, :], (0, 0, 1, 0))
         )
-        flow = auxiliary + tightness * divergence
+        flow = auxiliary + settings.tightness * divergence
         along_x = functional.pad(flow[:, :, :, 1:] - flow[:, :, :, :-1], (0, 1, 0, 0))
         along_y = functional.pad(flow[:, :, 1:, :] - flow[:, :, :-1, :], (0, 0, 0, 1))
         shrink = 1.0 + step * torch.sqrt(along_x * along_x + along_y * along_y)
@@ -180,14 +130,14 @@ def _warped(image: Tensor, grid: Tensor, flow: Tensor) -> Tensor:
 
 def _median(flow: Tensor) -> Tensor:
     """The median of 5 x 5 pixels, those at the border repeated."""
-    reach = _MEDIAN_PIXELS // 2
+    reach = MEDIAN_PIXELS // 2
     around = functional.pad(flow, (reach, reach, reach, reach), mode="replicate")
     height, width = flow.shape[2:]
     shifted = [
         around[:, :, row : row + height, column : column + width]
-        for row in range(_MEDIAN_PIXELS)
-        for column in range(_MEDIAN_PIXELS)
+        for row in range(MEDIAN_PIXELS)
+        for column in range(MEDIAN_PIXELS)
     ]
-    half = _MEDIAN_PIXELS**2 // 2 + 1
+    half = MEDIAN_PIXELS**2 // 2 + 1
     lower, _ = torch.topk(torch.stack(shifted), half, dim=0, largest=False)
     return lower[-1]

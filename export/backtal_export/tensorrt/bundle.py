@@ -124,14 +124,14 @@ def in_precision(network: NetworkToBuild, precision: EnginePrecision) -> bytes:
 
 
 def video_batches(video: Path, plan: ClipPlan, stream: StreamName) -> list[NDArray[Any]]:
-    """The first batches of a video's clips: of rgb uint8, of flow float32."""
+    """The first batches of what the stream's backbone is handed of a video's clips."""
     opened = open_video(video, VideoLimits())
     try:
         batches = list(islice(clip_batches(opened, plan, True), _BATCHES_OF_A_VIDEO))
     finally:
         opened.close()
-    if stream == "rgb":
-        return [batch[:, : plan.frames_per_clip] for batch in batches]
+    if plan.takes_frames(stream):
+        return [batch[:, : plan.clip_shape(stream)[0]] for batch in batches]
     return [np.stack([plan_flow_fields(clip, plan) for clip in batch]) for batch in batches]
 
 

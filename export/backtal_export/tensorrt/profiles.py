@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from backtal.cas_chunks import CAS_CHUNK_POSITIONS
-from backtal.extraction import CLIPS_PER_BATCH, FIELDS_PER_CALL
-from backtal.manifest import FLOW_CHANNELS, BundleDescription, ClipPlan, StreamName
-from backtal_export.graph_writer import RGB_CHANNELS
+from backtal.extraction import CLIPS_PER_BATCH
+from backtal.manifest import BundleDescription, ClipPlan, StreamName
 
 Shape = tuple[int, ...]
 
@@ -38,17 +37,9 @@ class ShapeProfile:
 
 def clips_profile(plan: ClipPlan, stream: StreamName) -> ShapeProfile:
     """A backbone's `clips`: from one, the rest of a video, to a whole batch."""
-    channels = RGB_CHANNELS if stream == "rgb" else FLOW_CHANNELS
-    clip = (plan.frames_per_clip, plan.crop_pixels, plan.crop_pixels, channels)
+    clip = plan.clip_shape(stream)
     whole = (CLIPS_PER_BATCH, *clip)
     return ShapeProfile("clips", (1, *clip), whole, whole)
-
-
-def frames_profile(plan: ClipPlan) -> ShapeProfile:
-    """The flow network's `frames`: from two, one field, to those of a whole call."""
-    frame = (plan.crop_pixels, plan.crop_pixels, RGB_CHANNELS)
-    whole = (FIELDS_PER_CALL + 1, *frame)
-    return ShapeProfile("frames", (2, *frame), whole, whole)
 
 
 def features_profile(description: BundleDescription) -> ShapeProfile:
