@@ -53,14 +53,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     wanted = _stamp(options.files)
     if options.daily and options.stamp.exists() and options.stamp.read_text() == wanted:
         return 0
+    has_problem = False
     try:
-        problems = [found for pins in _apart(options.files) for found in _audit(pins)]
+        for pins in _apart(options.files):
+            for problem in _audit(pins):
+                has_problem = True
+                print(f"audit: {problem.package}: {problem.reason}", file=sys.stderr)
     except Unreached as error:
-        print(f"audit: nothing was audited, no advisories: {error}", file=sys.stderr)
-        return 0 if options.daily else 1
-    for problem in problems:
-        print(f"audit: {problem.package}: {problem.reason}", file=sys.stderr)
-    if problems:
+        what = "the rest was not" if has_problem else "nothing was"
+        print(f"audit: {what} audited, no advisories: {error}", file=sys.stderr)
+        return 0 if options.daily and not has_problem else 1
+    if has_problem:
         return 1
     options.stamp.write_text(wanted)
     return 0

@@ -133,6 +133,15 @@ def test_where_pypi_has_no_advisories_a_line_says_so(
     assert line.startswith("audit: nothing was audited, no advisories: ")
 
 
+def test_what_was_found_before_the_advisories_went_away_fails(
+    advisories: Advisories, daily: list[str], capfd: pytest.CaptureFixture[str]
+) -> None:
+    advisories.known["alpha==1.0"] = [ADVISORY]
+    advisories.missing.add("alpha==1.1")
+    assert audit.main(daily) == 1
+    assert "audit: the rest was not audited, no advisories: " in capfd.readouterr().err
+
+
 def test_one_package_that_pypi_does_not_know_fails(
     advisories: Advisories, daily: list[str], capfd: pytest.CaptureFixture[str]
 ) -> None:
