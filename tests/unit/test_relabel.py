@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,7 +17,7 @@ from backtal_training.relabel import (
     spread_clicks,
     without_frames,
 )
-from tests.unit.test_trainer import recipe, trained
+from tests.unit.test_trainer import recipe, trained, weights
 
 
 def sample(length: int = 12, clicks: tuple[int, ...] = (2, 9)) -> Sample:
@@ -115,3 +116,5 @@ def test_each_option_trains_and_goes_on_after_a_kill(changes: dict, tmp_path) ->
     totals = [[epoch.losses["total"] for epoch in run.epochs] for run in (whole, again, plain)]
     assert totals[0] == totals[1]
     assert totals[0] != totals[2]
+    for name, value in weights(whole).items():
+        assert torch.equal(weights(again)[name], value), name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -112,7 +113,9 @@ def test_the_command_keeps_what_is_done_and_writes_the_table(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     recipe = folder / "demo.yaml"
-    recipe.write_text(DEMO_RECIPE.read_text().replace("epochs: 200", "epochs: 2"))
+    text, changed = re.subn(r"epochs: \d+", "epochs: 2", DEMO_RECIPE.read_text())
+    assert changed == 1
+    recipe.write_text(text)
     monkeypatch.setattr(ablation, "DEMO_RECIPE", recipe)
     sources = ablation.Sources(folder / "features", folder / "truth.json", folder / "clicks.txt")
     state = ablation.State(folder / "state.jsonl")
@@ -144,6 +147,10 @@ def test_differences_are_of_runs_with_the_same_seed() -> None:
     text = write_document(measured, part="test", tious=(0.3, 0.7))
     (row,) = [line for line in text.splitlines() if ARMS["method"].title in line]
     assert row.split(" | ")[1:4] == ["1", "0.600", "0.200"]
+    assert "less released" in text
+    against = write_document(measured, part="test", tious=(0.3, 0.7), reference="method")
+    (row,) = [line for line in against.splitlines() if ARMS["released"].title in line]
+    assert row.split(" | ")[3] == "-0.200"
     assert "took 1 minutes" in text
     assert "1 to 2 seeds a row, and no row was tuned" in text
     assert json.dumps(vars(measured["corpus", "method", 1]))

@@ -31,7 +31,7 @@ from backtal.errors import BacktalError, InvalidArgument, InvalidFile
 from backtal.evaluation import Detections, mean_average_precision
 from backtal.settings import parse
 from backtal_training.ablation_arms import ARMS, Arm
-from backtal_training.ablation_table import Measured, write_document
+from backtal_training.ablation_table import REFERENCE, Measured, write_document
 from backtal_training.bundle import describe
 from backtal_training.click_sources import plant_inside
 from backtal_training.data_set import FOLDER as DATA_SETS
@@ -206,6 +206,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--to", type=Path, metavar="FILE", help="write the table (Markdown)")
     parser.add_argument("--on", choices=("held-out", "test"), default="test")
     parser.add_argument("--arms", nargs="+", choices=tuple(ARMS), default=tuple(ARMS))
+    parser.add_argument("--less", choices=tuple(ARMS), default=REFERENCE, help="what is subtracted")
     parser.add_argument("--seeds", type=int, default=5, metavar="N")
     parser.add_argument("--jobs", type=int, default=1, metavar="N")
     parser.add_argument("--clicks-inside", type=float, metavar="PART", help="errors planted")
@@ -227,6 +228,7 @@ def main(words: Sequence[str] | None = None) -> int:
         },
         part=chosen.on,
         tious=TIOUS,
+        reference=chosen.less,
     )
     if chosen.to is not None:
         chosen.to.write_text(text, encoding="utf-8")

@@ -28,8 +28,14 @@ class Measured:
         return float(np.mean(self.maps))
 
 
-def write_document(measured: Mapping[Key, Measured], *, part: str, tious: Sequence[float]) -> str:
-    """Markdown of the runs by (corpus, arm, seed)."""
+def write_document(
+    measured: Mapping[Key, Measured],
+    *,
+    part: str,
+    tious: Sequence[float],
+    reference: str = REFERENCE,
+) -> str:
+    """Markdown of the runs by (corpus, arm, seed); differences are from the arm `reference`."""
     minutes = sum(one.seconds for one in measured.values()) / 60
     lines = [
         "# Ablation",
@@ -43,7 +49,7 @@ def write_document(measured: Mapping[Key, Measured], *, part: str, tious: Sequen
         "are those of runs with the same seed; one seed has no interval.",
     ]
     for corpus in dict.fromkeys(key[0] for key in measured):
-        lines += ["", f"## {corpus}", "", *_table(corpus, measured, tious)]
+        lines += ["", f"## {corpus}", "", *_table(corpus, measured, tious, reference)]
     return "\n".join(lines) + "\n"
 
 
@@ -55,24 +61,26 @@ def _num_seeds(measured: Mapping[Key, Measured]) -> str:
     return f"{numbers} seed{'' if most == 1 else 's'}"
 
 
-def _table(corpus: str, measured: Mapping[Key, Measured], tious: Sequence[float]) -> list[str]:
-    head = ["", "seeds", "average mAP", f"less {REFERENCE}", *(f"@{tiou:g}" for tiou in tious)]
+def _table(
+    corpus: str, measured: Mapping[Key, Measured], tious: Sequence[float], reference: str
+) -> list[str]:
+    head = ["", "seeds", "average mAP", f"less {reference}", *(f"@{tiou:g}" for tiou in tious)]
     lines = [_row(head), _row(["---"] * len(head))]
     of_arms: dict[str, dict[int, Measured]] = {}
     for (name, arm, seed), one in measured.items():
         if name == corpus:
             of_arms.setdefault(arm, {})[seed] = one
-    reference = of_arms.get(REFERENCE, {})
+    subtracted = of_arms.get(reference, {})
     for arm, runs in of_arms.items():
         title = ARMS[arm].title if arm in ARMS else arm
-        common = sorted(set(runs) & set(reference)) if arm in ARMS else []
-        differences = [runs[seed].average - reference[seed].average for seed in common]
+        common = sorted(set(runs) & set(subtracted)) if arm in ARMS else []
+        differences = [runs[seed].average - subtracted[seed].average for seed in common]
         means = np.mean([one.maps for one in runs.values()], axis=0)
         cells = [
             title,
             str(len(runs)),
             _shown(over_seeds([one.average for one in runs.values()]), len(runs)),
-            _shown(over_seeds(differences), len(common)) if common and arm != REFERENCE else "",
+            _shown(over_seeds(differences), len(common)) if common and arm != reference else "",
             *(f"{value:.3f}" for value in means),
         ]
         lines.append(_row(cells))
