@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from multiprocessing.util import get_temp_dir
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -47,8 +48,9 @@ def tell(record_property: Callable[[str, object], None]) -> Callable[[str], None
 @pytest.fixture(scope="session", autouse=True)
 def temporary_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """A folder that goes with the run: what is killed here cannot tidy up after itself."""
-    # That pytest's own, which stays for a look, lies beside it.
+    # Beside it lie pytest's own, which stays for a look, and multiprocessing's, which goes last.
     tmp_path_factory.getbasetemp()
+    get_temp_dir()
     # Short: the path of a socket has 107 characters at most.
     with (
         TemporaryDirectory(prefix="tests-", ignore_cleanup_errors=True) as folder,

@@ -184,7 +184,8 @@ def test_a_killed_part_is_mended_in_time(
         assert supervised.events("server_failed")
         delay = supervised.events("starting_again")[-1]["delay_seconds"]
     # What was in flight is lost, and says so; nothing is a wrong answer.
-    assert all(isinstance(error, (Unavailable, Internal)) for _, error in load.errors)
+    kinds = {type(error).__name__: error for _, error in load.errors}
+    assert all(isinstance(error, (Unavailable, Internal)) for error in kinds.values()), kinds
     assert seconds - delay < RECOVERY_SECONDS
 
 

@@ -17,7 +17,6 @@ from backtal.errors import (
     DeadlineExceeded,
     Internal,
     InvalidArgument,
-    NotFound,
     ServiceBusy,
     from_wire,
 )
@@ -58,7 +57,8 @@ def _meant(text: str, code: Any) -> BacktalError:
     if code is grpc.StatusCode.UNAVAILABLE or _RESTARTING.search(text):
         return ServiceBusy("the service is starting again", retry_after_seconds=RESTART_SECONDS)
     if _UNKNOWN.search(text):
-        return NotFound("the model is not there any more")
+        # The catalogue had it a moment ago. Where it has gone for good, the next try is told so.
+        return ServiceBusy("the model is being loaded again", retry_after_seconds=RESTART_SECONDS)
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return DeadlineExceeded("the deadline passed before the answer was there")
     if code is grpc.StatusCode.CANCELLED:
