@@ -34,6 +34,7 @@ test: install  ## the tests; TESTS="tests/unit -k name" for some of them
 	@$(RUN) -m pytest -m "not long" $(TESTS)
 
 test-long: install  ## soaks, floods, long fuzzing, the corpus anew; docs/long-tests.md says how it went
+	@$(if $(TESTS),,rm -f docs/long-tests.md)
 	@$(RUN) -m pytest -m long --figures docs/long-tests.md $(TESTS)
 
 ablation: install  ## docs/ablation.md, for hours; CORPUS=folder, THUMOS14=folder, JOBS=2

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from backtal.errors import MissingDependency
 
 if TYPE_CHECKING:
-    from obstore.store import S3Config, S3Store
+    from obstore.store import ClientConfig, S3Config, S3Store
 
 
 def open_bucket(
@@ -16,14 +16,16 @@ def open_bucket(
     *,
     prefix: str | None = None,
     endpoint: str | None,
-    region: str | None,
-    timeout_seconds: float,
+    region: str | None = None,
+    timeout_seconds: float | None = None,
     max_retries: int,
+    retry_seconds: float,
 ) -> S3Store:
     """The bucket, rooted at `prefix`; no request is made yet.
 
     endpoint: of a store that is not Amazon's; `http:` is taken only from there. timeout_seconds:
-    of one request from its connection to the end of its body. Raises MissingDependency.
+    of one request from its connection to the end of its body. retry_seconds: of a request and all
+    that it is tried again. What is None is obstore's choice. Raises MissingDependency.
     """
     try:
         from obstore.store import S3Store
@@ -31,20 +33,21 @@ def open_bucket(
         raise MissingDependency(
             "s3: needs obstore, which is not installed: pip install 'backtal[s3]'"
         ) from None
-    timeout = timedelta(seconds=timeout_seconds)
     config: S3Config = {}
     if endpoint is not None:
         config["endpoint"] = endpoint
     if region is not None:
         config["region"] = region
+    client: ClientConfig = {"allow_http": (endpoint or "").startswith("http:")}
+    if timeout_seconds is not None:
+        client["timeout"] = client["connect_timeout"] = timedelta(seconds=timeout_seconds)
     return S3Store(
         name,
         prefix=prefix,
         config=config,
-        client_options={
-            "timeout": timeout,
-            "connect_timeout": timeout,
-            "allow_http": (endpoint or "").startswith("http:"),
+        client_options=client,
+        retry_config={
+            "max_retries": max_retries,
+            "retry_timeout": timedelta(seconds=retry_seconds),
         },
-        retry_config={"max_retries": max_retries, "retry_timeout": timeout},
     )

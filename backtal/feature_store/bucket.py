@@ -68,6 +68,7 @@ class Bucket:
             region=region,
             timeout_seconds=timeout_seconds,
             max_retries=0,
+            retry_seconds=timeout_seconds,
         )
         self._rests_until = 0.0
         self._room = _Room(self._objects, prefix, max_bytes)

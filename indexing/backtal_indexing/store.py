@@ -11,11 +11,11 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import unquote_to_bytes, urlsplit
 
+from backtal.bucket import open_bucket
 from backtal.errors import BacktalError, InvalidArgument, NotFound, PermissionDenied, Unavailable
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ S3_PREFIX = "s3://"
 RETRY_AFTER_SECONDS = 1.0
 # How long a request to S3 is tried again before its trouble is told.
 RETRY_SECONDS = 60.0
+MAX_RETRIES = 10
 # Of S3's clients here: DuckDB, Spark and boto take the same variables.
 ENDPOINT_VARIABLES = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
 
@@ -149,7 +150,7 @@ def normal_url(url: str) -> str:
 
 def open_objects(url: str, *, make: bool = False) -> ObjectStore:
     """obstore's view of a normal URL, rooted there. Raises NotFound for no such folder."""
-    from obstore.store import LocalStore, S3Store
+    from obstore.store import LocalStore
 
     if not url.startswith(S3_PREFIX):
         if not make and not Path(url).is_dir():
@@ -158,15 +159,12 @@ def open_objects(url: str, *, make: bool = False) -> ObjectStore:
             return LocalStore(url, mkdir=make)
     bucket, _, prefix = url.removeprefix(S3_PREFIX).partition("/")
     endpoint = next((os.environ[name] for name in ENDPOINT_VARIABLES if name in os.environ), None)
-    options: dict[str, Any] = {} if endpoint is None else {"endpoint": endpoint}
-    # Only where the operator named such an endpoint: a store on loopback or in the cluster.
-    allow_http = (endpoint or "").startswith("http:")
-    return S3Store(
+    return open_bucket(
         bucket,
         prefix=prefix or None,
-        client_options={"allow_http": allow_http},
-        retry_config={"max_retries": 10, "retry_timeout": timedelta(seconds=RETRY_SECONDS)},
-        **options,
+        endpoint=endpoint,
+        max_retries=MAX_RETRIES,
+        retry_seconds=RETRY_SECONDS,
     )
 
 

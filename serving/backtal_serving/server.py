@@ -71,21 +71,6 @@ class TritonServer:
         return self.options.grpc_address(self.grpc_port)
 
     @property
-    def report_file(self) -> Path | None:
-        """See `ServerOptions`."""
-        return self.options.report_file
-
-    @property
-    def metrics_socket(self) -> Path | None:
-        """See `ServerOptions`."""
-        return self.options.metrics_socket
-
-    @property
-    def http_address(self) -> str | None:
-        """See `ServerOptions`."""
-        return self.options.http_address
-
-    @property
     def process_id(self) -> int | None:
         """Of the tritonserver, which leads its own process group. None when not running."""
         return None if self._process is None else self._process.pid
@@ -212,8 +197,9 @@ class TritonServer:
             ends_on_error=self.shown is None,
         )
         tether = [sys.executable, "-I", "-S", str(_TETHER), str(os.getpid())]
+        has_metrics = self.options.metrics_socket is not None
         settings = self.options.settings.model_copy(
-            update={"state_folder": self._folder, "metrics": self.metrics_socket is not None}
+            update={"state_folder": self._folder, "metrics": has_metrics}
         )
         environment = {**layout.environment, **settings.to_environment()}
         self.log_file.parent.mkdir(parents=True, exist_ok=True)

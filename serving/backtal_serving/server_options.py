@@ -52,11 +52,6 @@ class ServerOptions:
         return f"{LOOPBACK}:{port}" if self.socket is None else f"unix:{self.socket}"
 
     @property
-    def http_address(self) -> str | None:
-        """HOST:PORT of Triton's own HTTP, None where it is off."""
-        return None if self.http_port is None else f"{LOOPBACK}:{self.http_port}"
-
-    @property
     def socket(self) -> Path | None:
         """What gRPC listens on, None where it has a port."""
         # Triton has no option for a socket: of an address unix:PATH it listens on PATH:PORT.

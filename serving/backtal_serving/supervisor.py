@@ -65,8 +65,8 @@ class Supervisor:
         self._options = options or SupervisorOptions()
         self._metrics = metrics or SupervisionMetrics()
         self._canary = Canary(self._options.canary_timeout_seconds, self._metrics)
-        controlled = server.options.model_control
-        self._publications = Publications(server, server.report_file) if controlled else None
+        controlled, report_file = server.options.model_control, server.options.report_file
+        self._publications = Publications(server, report_file) if controlled else None
 
     def start(self) -> None:
         """Start the server. Raises what `TritonServer.start` raises: a first start must work."""

@@ -51,6 +51,7 @@ def bucket_of(server: ObjectStore, folder: str) -> Any:
         region=REGION,
         timeout_seconds=PATIENCE_SECONDS,
         max_retries=2,
+        retry_seconds=PATIENCE_SECONDS,
     )
 
 

@@ -47,11 +47,11 @@ def door_of(
             update={
                 "triton_address": server.grpc_address,
                 "repository": server.options.repository,
-                "report_file": server.report_file,
+                "report_file": server.options.report_file,
                 "requests": limits.requests,
                 "video": limits.video,
                 "tracing": server.options.settings.tracing,
-                "triton_metrics": server.metrics_socket,
+                "triton_metrics": server.options.metrics_socket,
                 "supervisor_metrics": supervision_file(server),
                 "exit_timeout_seconds": server.options.exit_timeout_seconds,
             }

@@ -77,6 +77,7 @@ def _store(bucket: str, access: RemoteAccess) -> S3Store:
         region=access.s3_region,
         timeout_seconds=access.timeout_seconds,
         max_retries=MAX_RETRIES,
+        retry_seconds=access.timeout_seconds,
     )
 
 
