@@ -1,125 +1,36 @@
+"""How a repository lies on the disk: whole or not at all, versions side by side."""
+
 from __future__ import annotations
 
-import argparse
 import errno
-import json
-import pickle
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
-import torch
-from google.protobuf import text_format
-from onnx import TensorProto, helper, numpy_helper
 from tritonclient.grpc import model_config_pb2
 
-from backtal.errors import InvalidArgument, InvalidFile, NotFound, Unavailable
-from backtal.localization.settings import LocalizationSettings
+from backtal.errors import InvalidArgument, NotFound, Unavailable
 from backtal.manifest import (
-    Backbone,
-    BundleDescription,
-    CasKind,
-    ClipPlan,
     GateFigures,
-    Grid,
     Manifest,
 )
 from backtal.repository import bundle_names, bundle_versions, load_bundle
-from backtal_export import kinetics400, repository, runtimes
-from backtal_export.backbones import sources
-from backtal_export.backbones.sources import I3D_FLOW, I3D_FLOW_TVL1, I3D_RGB
-from backtal_export.commands import export as command
-from backtal_export.kinetics400 import kinetics400_classes, kinetics400_description
-from backtal_export.model_folders import Exported, Variant, write_exported
-from backtal_export.onnx_file import sha256_of, to_bytes
-from backtal_export.repository import ExportOptions
+from backtal_export import runtimes
+from backtal_export.model_folders import Variant, write_exported
+from backtal_export.onnx_file import sha256_of
 from backtal_export.runtimes import REFERENCE, Runtime
-from backtal_training import checkpoint
-from backtal_training.network import BackTALNetwork, NetworkSettings
-from tests.requirements import PROJECT_ROOT, shared_folder
-
-
-def model_file(seed: int) -> bytes:
-    """A small network file: any will do where only its content's hash counts."""
-    graph = helper.make_graph(
-        [helper.make_node("Add", ["x", "constant"], ["y"])],
-        "small",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n"])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n"])],
-        [numpy_helper.from_array(np.array([seed], np.float32), "constant")],
-    )
-    return to_bytes(graph)
-
-
-BACKBONE, CAS, OTHER_CAS = model_file(0), model_file(1), model_file(2)
-HASH = sha256_of(BACKBONE)
-
-
-def describe(name: str = "small", backbone: str = HASH, *, magnitude: bool = True):
-    return BundleDescription(
-        name=name,
-        classes=("jump", "run"),
-        clip_plan=ClipPlan(),
-        backbones=(Backbone(name="i3d-rgb", stream="rgb", sha256=backbone, feature_dim=1024),),
-        grid=Grid(position_seconds=0.64, window_positions=50),
-        cas=CasKind(kind="logits", background=True, magnitude=magnitude),
-        localization=LocalizationSettings(),
-    )
-
-
-def exported(name: str = "small", cas: bytes = CAS, **options) -> Exported:
-    return Exported(
-        description=describe(name, **options),
-        backbones={"rgb": BACKBONE},
-        cas=cas,
-        training={"seed": 1},
-    )
-
-
-def files(folder: Path) -> set[str]:
-    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
-
-
-def config(path: Path):
-    """The configuration as Triton reads it: an unknown field raises."""
-    return text_format.Parse(path.read_text(), model_config_pb2.ModelConfig())
-
-
-@pytest.fixture
-def no_weights(monkeypatch):
-    """Stands for the real backbone: nothing is fetched, and its model file is `BACKBONE`."""
-    weights = {
-        "logits.conv3d.weight": np.zeros((400, 1024, 1, 1, 1), np.float32),
-        "logits.conv3d.bias": np.zeros(400, np.float32),
-    }
-    for module in (sources, kinetics400):
-        monkeypatch.setattr(module, "i3d_rgb_weights", lambda say: weights)
-        monkeypatch.setattr(module, "i3d_rgb_onnx", lambda weights: BACKBONE)
-
-
-def save_checkpoint(folder: Path, description: BundleDescription) -> BackTALNetwork:
-    settings = NetworkSettings(
-        feature_dim=1024,
-        num_classes=2,
-        hidden_dim=4,
-        embedding_hidden_dim=4,
-        embedding_dim=3,
-        filter_hidden_dim=4,
-    )
-    torch.manual_seed(0)
-    network = BackTALNetwork(settings)
-    checkpoint.save(
-        folder,
-        checkpoint.CheckpointDescription(
-            bundle=description, network=settings, training={"seed": 7}
-        ),
-        network,
-    )
-    return network
+from tests.unit.exported import (
+    BACKBONE,
+    CAS,
+    HASH,
+    OTHER_CAS,
+    config,
+    describe,
+    exported,
+    files,
+    model_file,
+)
 
 
 def test_a_bundle_is_its_two_public_models_and_its_networks(tmp_path) -> None:
@@ -217,65 +128,6 @@ def test_the_card_says_what_the_manifest_says(tmp_path) -> None:
     assert "jump, run." in card
     assert "- seed: 1" in card
     assert "Licences" in card
-
-
-def test_the_manifest_names_shapes_operators_and_versions(tmp_path, no_weights) -> None:
-    save_checkpoint(tmp_path / "trained", describe("trained"))
-    manifest = repository.write_bundle(
-        tmp_path / "repo",
-        tmp_path / "trained",
-        ExportOptions(precision="float32"),
-        say=lambda _: None,
-    )
-    assert manifest.cas.opset == 18
-    assert [(part.name, part.shape) for part in manifest.cas.inputs] == [
-        ("features", ("B", 1024, "L"))
-    ]
-    assert [(part.name, part.shape) for part in manifest.cas.outputs] == [
-        ("cas", ("B", 3, "L")),
-        ("magnitude", ("B", "L")),
-    ]
-    assert manifest.source.startswith("a checkpoint of SHA-256 ")
-    assert {"backtal", "onnx", "onnxruntime", "torch"} <= set(manifest.library_versions)
-
-
-def test_the_same_checkpoint_gives_the_same_repository_to_the_byte(tmp_path, no_weights) -> None:
-    save_checkpoint(tmp_path / "trained", describe("trained"))
-    contents = []
-    for name in ("one", "two"):
-        repository.write_bundle(
-            tmp_path / name,
-            tmp_path / "trained",
-            ExportOptions(precision="float32"),
-            say=lambda _: None,
-        )
-        paths = files(tmp_path / name)
-        contents.append({path: (tmp_path / name / path).read_bytes() for path in paths})
-    assert contents[0] == contents[1]
-    for path, content in contents[0].items():
-        for trace in (str(tmp_path), str(PROJECT_ROOT), "site-packages", "Traceback"):
-            assert trace.encode() not in content, (path, trace)
-
-
-def test_a_pickle_in_the_place_of_weights_is_refused_and_not_run(tmp_path, no_weights) -> None:
-    save_checkpoint(tmp_path / "trained", describe("trained"))
-    mark = tmp_path / "was-run"
-    weights = tmp_path / "trained/weights.safetensors"
-    weights.write_bytes(pickle.dumps(_Touches(mark)))
-    with pytest.raises(InvalidFile, match=r"weights\.safetensors is no safetensors file"):
-        repository.write_bundle(tmp_path / "repo", tmp_path / "trained", say=lambda _: None)
-    assert not mark.exists()
-    assert not (tmp_path / "repo").exists()
-
-
-class _Touches:
-    """Unpickled, it leaves a file."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def __reduce__(self):
-        return (Path.touch, (self._path,))
 
 
 def test_the_public_models_offer_the_wire(tmp_path) -> None:
@@ -411,117 +263,6 @@ def test_a_name_that_would_be_a_networks_is_refused(tmp_path) -> None:
         write_exported(tmp_path, exported(network))
 
 
-def test_a_checkpoint_becomes_a_bundle(tmp_path, no_weights) -> None:
-    import onnxruntime
-
-    network = save_checkpoint(tmp_path / "trained", describe("trained")).eval()
-    said: list[str] = []
-    manifest = repository.write_bundle(
-        tmp_path / "repo",
-        tmp_path / "trained",
-        ExportOptions(name="renamed", precision="float32"),
-        say=said.append,
-    )
-    assert manifest.description == describe("renamed")
-    assert manifest.training == {"seed": 7}
-    assert "renamed" in said[-1]
-    model = tmp_path / "repo" / manifest.cas.model / "1/model.onnx"
-    features = np.random.default_rng(0).standard_normal((1, 1024, 9)).astype(np.float32)
-    cas, magnitude = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"]).run(
-        ["cas", "magnitude"], {"features": features}
-    )
-    with torch.inference_mode():
-        wanted = network.infer(torch.from_numpy(features))
-    np.testing.assert_allclose(cas, wanted[0], atol=1e-4)
-    np.testing.assert_allclose(magnitude, wanted[1], atol=1e-4)
-
-
-def test_a_checkpoint_of_another_backbone_is_refused(tmp_path, no_weights) -> None:
-    save_checkpoint(tmp_path / "trained", describe(backbone="0" * 64))
-    with pytest.raises(InvalidArgument, match="was made with the backbone 0000"):
-        repository.write_bundle(tmp_path / "repo", tmp_path / "trained", say=lambda _: None)
-    assert not (tmp_path / "repo").exists()
-
-
-@pytest.mark.parametrize("name", ["Übung", "a b", "../up", ""])
-def test_a_name_that_is_no_models_is_refused(tmp_path, no_weights, name) -> None:
-    with pytest.raises(InvalidFile, match="the bundle's name: name"):
-        repository.write_bundle(
-            tmp_path, "kinetics400", ExportOptions(name=name), say=lambda _: None
-        )
-
-
-def test_no_such_checkpoint_is_told_before_anything_is_fetched(tmp_path) -> None:
-    with pytest.raises(NotFound, match="no such checkpoint folder: nowhere, nor is it kinetics400"):
-        repository.write_bundle(tmp_path, "nowhere")
-
-
-def test_kinetics400_is_written_without_torch(tmp_path) -> None:
-    code = (
-        "import sys, numpy as np\n"
-        "from backtal_export import kinetics400, repository\n"
-        "kinetics400.i3d_rgb_onnx = lambda weights: kinetics400.kinetics400_cas_onnx([weights])\n"
-        "weights = {'logits.conv3d.weight': np.zeros((400, 1024, 1, 1, 1), np.float32),\n"
-        "           'logits.conv3d.bias': np.zeros(400, np.float32)}\n"
-        "kinetics400.i3d_rgb_weights = lambda say: weights\n"
-        "repository.write_bundle(__import__('pathlib').Path(sys.argv[1]), 'kinetics400',\n"
-        "                        repository.ExportOptions(precision='float32'))\n"
-        "assert 'torch' not in sys.modules\n"
-    )
-    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True)
-    raw = json.loads((tmp_path / "kinetics400/1/manifest.json").read_text())
-    assert raw["description"]["cas"]["kind"] == "probability"
-
-
-def test_kinetics400_describes_itself() -> None:
-    description = kinetics400_description({I3D_RGB: "0" * 64})
-    assert description.feature_dim == 1024
-    assert description.cas_channels == 400
-    assert description.clip_plan.frames_per_second == 25
-    assert description.grid.position_seconds == pytest.approx(0.32)
-    assert description.cas.halo_positions == 0
-    assert min(description.localization.cas_thresholds) >= 0.3
-    assert description.localization.gamma >= 0.2
-
-
-def test_the_kinetics_classes_are_the_heads() -> None:
-    classes = kinetics400_classes()
-    assert len(set(classes)) == 400
-    assert list(classes) == sorted(classes)
-    listed = (shared_folder() / "media/i3d/label_map.txt").read_text().splitlines()
-    assert list(classes) == [line.strip() for line in listed if line.strip()]
-
-
-def test_the_command_exports_what_it_is_told(tmp_path, monkeypatch, capsys, no_weights) -> None:
-    parser = argparse.ArgumentParser()
-    command.configure(parser)
-    arguments = parser.parse_args(["kinetics400", "--repository", str(tmp_path), "--name", "mine",
-                                  "--precision", "float32"])  # fmt: skip
-    assert command.run(arguments) == 0
-    assert (tmp_path / "mine/1/manifest.json").is_file()
-    assert "wrote the bundle mine" in capsys.readouterr().out
-
-
-def test_the_command_is_cheap_to_import() -> None:
-    code = (
-        "import sys, backtal_export.commands.export\n"
-        "print([name for name in ('torch', 'onnx', 'numpy') if name in sys.modules])"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
-
-
 def test_the_templates_are_where_an_installed_export_finds_them() -> None:
     names = files(runtimes.TEMPLATES)
     assert names >= {"backbone/config.pbtxt", "cas/config.pbtxt", "bundle/config.pbtxt"}
-
-
-def test_kinetics400_has_one_of_the_two_flow_backbones(no_weights) -> None:
-    flows = {I3D_FLOW: "tvl1", I3D_FLOW_TVL1: "tvl1-network"}
-    for source, method in flows.items():
-        description = kinetics400_description({I3D_RGB: HASH, source: HASH})
-        assert description.clip_plan.flow == method
-    assert kinetics400_description({I3D_RGB: HASH}).clip_plan.flow is None
-    weights = {source.name: Path("flow_imagenet.pt") for source in flows}
-    with pytest.raises(InvalidArgument, match="i3d-flow and i3d-flow-tvl1: kinetics400 has one of"):
-        kinetics400.kinetics400(weights, say=lambda _: None)
