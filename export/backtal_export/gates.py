@@ -89,6 +89,8 @@ def measure(
 
     The backbones see seeded clips. The CAS network sees a walk between their features in float32,
     or the validation set's features, where one is given, and then its mAP is measured too.
+
+    Raises GateFailed, naming the network, where what it gives is no finite number.
     """
     plan = manifest.description.clip_plan
     pictures = seeded_clips(plan.frames_taken, plan.crop_pixels)
@@ -102,6 +104,7 @@ def measure(
         clips: Clips = frames if plan.takes_frames(backbone.stream) else as_flow(frames)
         wanted = reference.features(backbone.stream, clips)
         found = variant.features(backbone.stream, clips)
+        _check_finite(manifest.backbones[backbone.stream].model, found)
         cosine = float(cosines(wanted, found).min())
         backbones[backbone.stream] = GateFigures(
             feature_cosine=cosine, measured_on=f"{len(clips)} drawn clips"
@@ -109,7 +112,7 @@ def measure(
         features.append(wanted)
     sequences = [walk_between(np.concatenate(features, axis=1))]
     if validation is None:
-        error = cas_error(reference, variant, sequences)
+        error = cas_error(manifest, reference, variant, sequences)
         on = "a walk between the features of the drawn clips"
         return Measured(backbones, GateFigures(cas_error=error, measured_on=on))
     return Measured(backbones, cas_figures(manifest, reference, variant, validation))
@@ -122,7 +125,7 @@ def cas_figures(
     seconds = manifest.description.grid.position_seconds
     sequences = [sequence.on_grid(seconds) for sequence in validation.sequences.values()]
     return GateFigures(
-        cas_error=cas_error(reference, variant, sequences),
+        cas_error=cas_error(manifest, reference, variant, sequences),
         map_float32=average_map(manifest, reference, validation),
         map_variant=average_map(manifest, variant, validation),
         measured_on=f"the features of {len(sequences)} videos",
@@ -138,8 +141,13 @@ def cosines(first: FloatArray, second: FloatArray) -> NDArray[np.float64]:
     return np.where(known, products / np.where(known, lengths, 1.0), 0.0)
 
 
-def cas_error(reference: Stages, variant: Stages, sequences: Sequence[FloatArray]) -> float:
-    """The largest difference of any output over its largest value, over features [D, L]."""
+def cas_error(
+    manifest: Manifest, reference: Stages, variant: Stages, sequences: Sequence[FloatArray]
+) -> float:
+    """The largest difference of any output over its largest value, over features [D, L].
+
+    Raises GateFailed, naming the network, where an output of the variant is no finite number.
+    """
     worst = 0.0
     for features in sequences:
         wanted, found = reference.cas(features[None]), variant.cas(features[None])
@@ -147,9 +155,19 @@ def cas_error(reference: Stages, variant: Stages, sequences: Sequence[FloatArray
         if wanted.magnitude is not None and found.magnitude is not None:
             pairs.append((wanted.magnitude, found.magnitude))
         for right, answer in pairs:
+            _check_finite(manifest.cas.model, answer)
             difference = float(np.abs(right - answer).max())
             worst = max(worst, difference / max(float(np.abs(right).max()), _SMALLEST))
     return worst
+
+
+def _check_finite(model: str, values: FloatArray) -> None:
+    beyond = values.size - int(np.isfinite(values).sum())
+    if beyond:
+        raise GateFailed(
+            f"{model}: {beyond} of {values.size} values that it gives are no finite numbers, "
+            f"allowed is none"
+        )
 
 
 def average_map(manifest: Manifest, stages: Stages, validation: Validation) -> float:

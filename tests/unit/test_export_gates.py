@@ -101,6 +101,20 @@ def test_damaged_weights_fail_by_the_figure(
         judge("model", judged, GateThresholds())
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("part", ["backbone", "cas"])
+def test_what_is_no_finite_number_fails(tmp_path: Path, part: str, value: float) -> None:
+    good = small_export()
+    damaged = replace(good, cas_variant=Variant(cas_file(damage=value)))
+    if part == "backbone":
+        damaged = replace(good, backbone_variants={"rgb": Variant(backbone_file(damage=value))})
+    manifest, exact = stages(tmp_path / "exact", good)
+    _, found = stages(tmp_path / "damaged", damaged)
+    name = "small" if part == "backbone" else "cas"
+    with pytest.raises(GateFailed, match=rf"{name}-.*: \d+ of \d+ values .* no finite numbers"):
+        measure(manifest, exact, found)
+
+
 @pytest.mark.parametrize(
     ("figures", "message"),
     [
@@ -173,7 +187,9 @@ def test_every_target_has_a_runtime_for_each_of_its_precisions(
     for target, allowed in PRECISIONS.items():
         for wanted in allowed:
             assert choose_runtime(target, wanted).precision == wanted
-    with pytest.raises(InvalidArgument, match="'bfloat16', allowed for triton-gpu are float32"):
+    with pytest.raises(
+        InvalidArgument, match="'bfloat16', allowed for triton-gpu are float32, float16"
+    ):
         choose_runtime("triton-gpu", "bfloat16")
 
 

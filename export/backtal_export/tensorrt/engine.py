@@ -158,8 +158,8 @@ def engine_cosine(engine: bytes, model_file: bytes, inputs: Mapping[str, NDArray
 def lowest_cosine(found: Mapping[str, NDArray[Any]], wanted: Mapping[str, NDArray[Any]]) -> float:
     """The lowest cosine between the items (axis 0) of arrays of the same names and shapes.
 
-    Two items of zeros have 1, one of zeros and one of anything else 0. Raises Internal where
-    names or shapes differ.
+    Two items of zeros have 1, one of zeros and one of anything else 0, one with values that are no
+    finite numbers -1. Raises Internal where names or shapes differ.
     """
     lowest = 1.0
     for name, array in wanted.items():
@@ -167,12 +167,14 @@ def lowest_cosine(found: Mapping[str, NDArray[Any]], wanted: Mapping[str, NDArra
             shape = list(found[name].shape) if name in found else "missing"
             raise Internal(f"output {name} is {shape}, expected {list(array.shape)}")
         ours = found[name].reshape(len(array), -1).astype(np.float64)
+        finite = np.isfinite(ours).all(axis=1)
+        ours[~finite] = 0
         theirs = array.reshape(len(array), -1).astype(np.float64)
         lengths = np.linalg.norm(ours, axis=1) * np.linalg.norm(theirs, axis=1)
         products = (ours * theirs).sum(axis=1)
         same = (ours == theirs).all(axis=1)
         cosines = np.where(same, 1.0, products / np.where(lengths > 0, lengths, 1.0))
-        lowest = min(lowest, float(cosines.min()))
+        lowest = min(lowest, float(np.where(finite, cosines, -1.0).min()))
     return lowest
 
 
