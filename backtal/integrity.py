@@ -7,7 +7,7 @@ from pathlib import Path
 
 from backtal.errors import InvalidFile, NotFound
 from backtal.manifest import Manifest, Network
-from backtal.repository import STREAM_SUFFIX, manifest_path, network_path
+from backtal.repository import STREAM_SUFFIX, float32_path, manifest_path, network_path
 
 PIECE_BYTES = 2**20
 
@@ -53,12 +53,15 @@ def sha256_of_file(path: Path) -> str:
 
 
 def _check_network(repository: Path, manifest: Manifest, network: Network) -> None:
-    path = network_path(repository, network.model)
-    if not path.is_file():
-        raise NotFound(f"no such file: {path}, the network {network.model}")
-    digest = sha256_of_file(path)
-    if digest != network.sha256:
-        raise InvalidFile(
-            f"{path} has the SHA-256 {digest}, the manifest of {manifest.description.name} says "
-            f"{network.sha256}"
-        )
+    wanted = {network_path(repository, network.model): network.sha256}
+    if network.float32_sha256 is not None:
+        wanted[float32_path(repository, network)] = network.float32_sha256
+    for path, sha256 in wanted.items():
+        if not path.is_file():
+            raise NotFound(f"no such file: {path}, the network {network.model}")
+        digest = sha256_of_file(path)
+        if digest != sha256:
+            raise InvalidFile(
+                f"{path} has the SHA-256 {digest}, the manifest of {manifest.description.name} "
+                f"says {sha256}"
+            )

@@ -185,7 +185,9 @@ class Network(Settings):
     """An ONNX file of the repository: ``<model>/1/model.onnx``, loaded under `model`'s name.
 
     sha256: of that file. precision: what it is computed in; bfloat16 is float32 on a processor
-    without it. figures: None for float32, which is the measure of the others.
+    without it. figures: None for float32, which is the measure of the others. float32_sha256: of
+    ``<model>/1/float32.onnx``, the same network in float32, where the precision is in the file
+    itself; left out of the text where there is none.
     """
 
     model: str = Field(pattern=r"^[a-z0-9][a-z0-9_.-]*$")
@@ -196,6 +198,7 @@ class Network(Settings):
     inputs: tuple[TensorShape, ...] = ()
     outputs: tuple[TensorShape, ...] = ()
     figures: GateFigures | None = None
+    float32_sha256: Sha256 | None = Field(default=None, exclude_if=lambda value: value is None)
 
 
 Target = Literal["embedded", "triton-cpu", "triton-gpu", "triton-tensorrt"]

@@ -9,10 +9,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from backtal.errors import NotFound
-from backtal.manifest import MANIFEST_NAME, Manifest
+from backtal.manifest import MANIFEST_NAME, Manifest, Network
 
 STREAM_SUFFIX = "_stream"
 NETWORK_FILE = "model.onnx"
+FLOAT32_FILE = "float32.onnx"
 
 
 def bundle_names(repository: Path) -> list[str]:
@@ -57,3 +58,9 @@ def manifest_path(repository: Path, model: str, version: int) -> Path:
 def network_path(repository: Path, model: str) -> Path:
     """Where a network's file lies."""
     return repository / model / "1" / NETWORK_FILE
+
+
+def float32_path(repository: Path, network: Network) -> Path:
+    """Where the file of a network in float32 lies: its own, where any precision reads that."""
+    path = network_path(repository, network.model)
+    return path if network.float32_sha256 is None else path.with_name(FLOAT32_FILE)

@@ -2,6 +2,7 @@
 
     <backbone>-<hash8>/   config.pbtxt, 1/model.onnx                    shared by bundles
     cas-<hash8>/          config.pbtxt, 1/model.onnx
+                          and 1/float32.onnx, where model.onnx is a file in float16
     <bundle>/             config.pbtxt, N/model.py, N/manifest.json, N/model_card.md
     <bundle>_stream/      the same, decoupled: progress, then the answer
 
@@ -27,15 +28,18 @@ from backtal.manifest import (
     Target,
 )
 from backtal.repository import (
+    FLOAT32_FILE,
     NETWORK_FILE,
     STREAM_SUFFIX,
     bundle_names,
     bundle_versions,
+    float32_path,
     load_bundle,
     network_path,
 )
 from backtal_export.cache import cannot_write
 from backtal_export.drafts import draft_beside, rename_over
+from backtal_export.float16 import to_float16
 from backtal_export.onnx_file import facts_of, sha256_of
 from backtal_export.public_models import write_public_models
 from backtal_export.runtimes import (
@@ -53,11 +57,28 @@ _MAGNITUDE = """,
 
 @dataclass(frozen=True)
 class Variant:
-    """A network as it is served: its file, what computes it, and the gate that it passed."""
+    """A network as it is served: its file, what computes it, and the gate that it passed.
+
+    float32: the file that it was made from, where `file` holds the precision itself.
+    """
 
     file: bytes
     runtime: Runtime = REFERENCE
     figures: GateFigures | None = None
+    float32: bytes | None = None
+
+    @classmethod
+    def of(cls, file: bytes, runtime: Runtime) -> Variant:
+        """A float32 network for a runtime, not measured yet."""
+        if runtime.precision == "float16":
+            return cls(to_float16(file), runtime, float32=file)
+        return cls(file, runtime)
+
+    @property
+    def files(self) -> Mapping[str, bytes]:
+        """What lies in the model's folder, by name."""
+        reference = {} if self.float32 is None else {FLOAT32_FILE: self.float32}
+        return {NETWORK_FILE: self.file, **reference}
 
 
 @dataclass(frozen=True)
@@ -104,9 +125,9 @@ def write_exported(repository: Path, exported: Exported) -> Manifest:
         repository.mkdir(parents=True, exist_ok=True)
         for stream, network in manifest.backbones.items():
             config = configuration_of(manifest, network)
-            _write_network(repository, network, config, exported.backbone(stream).file)
+            _write_network(repository, network, config, exported.backbone(stream).files)
         config = configuration_of(manifest, manifest.cas)
-        _write_network(repository, manifest.cas, config, exported.served_cas.file)
+        _write_network(repository, manifest.cas, config, exported.served_cas.files)
         write_public_models(repository, manifest)
     except OSError as error:
         raise cannot_write(repository, error) from error
@@ -122,8 +143,9 @@ def copy_networks(source: Path, manifest: Manifest, repository: Path) -> None:
     try:
         repository.mkdir(parents=True, exist_ok=True)
         for network in manifest.networks:
-            content = network_path(source, network.model).read_bytes()
-            _write_network(repository, network, configuration_of(manifest, network), content)
+            paths = {network_path(source, network.model), float32_path(source, network)}
+            files = {path.name: path.read_bytes() for path in paths}
+            _write_network(repository, network, configuration_of(manifest, network), files)
     except OSError as error:
         raise cannot_write(repository, error) from error
 
@@ -181,6 +203,7 @@ def _network(prefix: str, variant: Variant) -> Network:
         inputs=facts.inputs,
         outputs=facts.outputs,
         figures=variant.figures,
+        float32_sha256=None if variant.float32 is None else sha256_of(variant.float32),
     )
 
 
@@ -215,18 +238,24 @@ def configuration_of(manifest: Manifest, network: Network) -> str:
     )
 
 
-def _write_network(repository: Path, network: Network, config: str, model_file: bytes) -> None:
-    present = network_path(repository, network.model)
+def _write_network(
+    repository: Path, network: Network, config: str, files: Mapping[str, bytes]
+) -> None:
+    folder = network_path(repository, network.model).parent
     configured = repository / network.model / "config.pbtxt"
     if (
-        present.is_file()
-        and configured.is_file()
+        configured.is_file()
         and configured.read_text() == config
-        and sha256_of(present.read_bytes()) == network.sha256
+        and all(_holds(folder / name, content) for name, content in files.items())
     ):
         return
     with draft_beside(repository / network.model) as draft:
         (draft / "1").mkdir()
         (draft / "config.pbtxt").write_text(config)
-        (draft / "1" / NETWORK_FILE).write_bytes(model_file)
+        for name, content in files.items():
+            (draft / "1" / name).write_bytes(content)
         rename_over(draft, repository / network.model)
+
+
+def _holds(path: Path, content: bytes) -> bool:
+    return path.is_file() and path.read_bytes() == content

@@ -9,10 +9,10 @@ from pathlib import Path
 from backtal.errors import GateFailed, InvalidArgument, NotFound, VersionRefused
 from backtal.manifest import Manifest
 from backtal.repository import bundle_names, bundle_versions, load_bundle, manifest_path
-from backtal.runtime import OnnxStages
 from backtal_export.acceptance import wait_until_forgotten, wait_until_served
 from backtal_export.cache import cannot_write
 from backtal_export.drafts import only_writer
+from backtal_export.gate_stages import as_served
 from backtal_export.gates import GateThresholds, Validation, average_map
 from backtal_export.model_folders import copy_networks
 from backtal_export.public_models import remove_version, write_public_models
@@ -66,7 +66,7 @@ def publish(
     validation = Validation.load(golden, golden / GROUND_TRUTH_NAME)
     say(f"measuring {bundle} on the {len(validation.sequences)} videos of {golden}")
     remeasure(source, manifest, thresholds, validation)
-    golden_map = average_map(manifest, OnnxStages(source, manifest), validation)
+    golden_map = _golden_map(source, manifest, validation)
     with only_writer(repository, say):
         replaced_map = _replaced_map(repository, manifest, validation)
         allowed = thresholds.maximum_map_drop
@@ -152,4 +152,9 @@ def _replaced_map(repository: Path, manifest: Manifest, validation: Validation) 
             f"{', '.join(part.sha256 for part in manifest.description.backbones)}: one golden set "
             f"cannot measure both, publish it under another name"
         )
-    return average_map(old, OnnxStages(repository, old), validation)
+    return _golden_map(repository, old, validation)
+
+
+def _golden_map(repository: Path, manifest: Manifest, validation: Validation) -> float:
+    with as_served(repository, manifest) as stages:
+        return average_map(manifest, stages, validation)

@@ -18,6 +18,7 @@ from backtal.runtime import OnnxStages
 from backtal.settings import parse
 from backtal_export import kinetics400
 from backtal_export.drafts import only_writer
+from backtal_export.gate_stages import as_served
 from backtal_export.gates import GateThresholds, Validation, judge, measure
 from backtal_export.model_folders import Exported, Variant, write_exported
 from backtal_export.runtimes import REFERENCE, Runtime, backbone_runtime, choose_runtime
@@ -91,7 +92,7 @@ def proved(exported: Exported, runtime: Runtime, options: ExportOptions) -> Expo
     """The bundle with its networks at the wanted precision, each past its gate."""
     plan = exported.description.clip_plan
     variants = {
-        stream: Variant(file, backbone_runtime(plan, stream, runtime))
+        stream: Variant.of(file, backbone_runtime(plan, stream, runtime))
         for stream, file in exported.backbones.items()
     }
     # kinetics400 has none: its head is one small product, computed in float32.
@@ -102,9 +103,8 @@ def proved(exported: Exported, runtime: Runtime, options: ExportOptions) -> Expo
         exact = replace(exported, backbone_variants={}, cas_variant=None)
         reference_stages = OnnxStages(reference, write_exported(reference, exact))
         manifest = write_exported(variant, wanted)
-        measured = measure(
-            manifest, reference_stages, OnnxStages(variant, manifest), options.validation
-        )
+        with as_served(variant, manifest) as stages:
+            measured = measure(manifest, reference_stages, stages, options.validation)
     for stream, figures in measured.backbones.items():
         judge(manifest.backbones[stream].model, figures, options.thresholds)
     judge(manifest.cas.model, measured.cas, options.thresholds)
@@ -153,7 +153,7 @@ def _checkpoint(
         description=checkpoint.bundle,
         backbones=backbones,
         cas=cas_onnx(network, FASTEST_FORM[REFERENCE.backend]),
-        cas_variant=Variant(cas_onnx(network, FASTEST_FORM[runtime.backend]), runtime),
+        cas_variant=Variant.of(cas_onnx(network, FASTEST_FORM[runtime.backend]), runtime),
         training=checkpoint.training,
         source=f"a checkpoint of SHA-256 {_sha256_of_folder(folder)}",
     )

@@ -10,7 +10,7 @@ from backtal.errors import BacktalError, InvalidFile, NotFound
 from backtal.integrity import check_version, text_of
 from backtal.manifest import Manifest, Network
 from backtal.repository import bundle_names, bundle_versions, network_path, public_models
-from backtal.runtime import OnnxStages
+from backtal_export.gate_stages import as_served, float32_manifest, in_float32
 from backtal_export.gates import GateThresholds, Measured, Validation, judge, measure
 from backtal_export.model_folders import configuration_of
 from backtal_export.onnx_file import facts_of
@@ -70,25 +70,14 @@ def remeasure(
     thresholds: GateThresholds,
     validation: Validation | None = None,
 ) -> Measured | None:
-    """Measure a bundle's networks against the same files in float32, and judge them.
+    """Measure a bundle's networks against the same in float32, and judge them.
 
     None where all of them are ONNX Runtime's in float32, which is the measure itself.
     """
-    exact = {"precision": "float32", "backend": "onnxruntime"}
-    reference = manifest.model_copy(
-        update={
-            "backbones": {
-                stream: network.model_copy(update=exact)
-                for stream, network in manifest.backbones.items()
-            },
-            "cas": manifest.cas.model_copy(update=exact),
-        }
-    )
-    if reference.networks == manifest.networks:
+    if float32_manifest(manifest).networks == manifest.networks:
         return None
-    found = measure(
-        manifest, OnnxStages(repository, reference), OnnxStages(repository, manifest), validation
-    )
+    with in_float32(repository, manifest) as exact, as_served(repository, manifest) as served:
+        found = measure(manifest, exact, served, validation)
     for stream, figures in found.backbones.items():
         judge(manifest.backbones[stream].model, figures, thresholds)
     judge(manifest.cas.model, found.cas, thresholds)

@@ -32,8 +32,8 @@ def small_export(
         backbones={"rgb": backbone},
         cas=cas,
         training={"seed": 1},
-        backbone_variants={"rgb": Variant(backbone, runtime)},
-        cas_variant=Variant(cas, runtime),
+        backbone_variants={"rgb": Variant.of(backbone, runtime)},
+        cas_variant=Variant.of(cas, runtime),
     )
 
 

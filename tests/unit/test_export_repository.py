@@ -32,6 +32,8 @@ from tests.unit.exported import (
     model_file,
 )
 
+FLOAT16 = Runtime("float16", "onnxruntime")
+
 
 def test_a_bundle_is_its_two_public_models_and_its_networks(tmp_path) -> None:
     manifest = write_exported(tmp_path / "repo", exported())
@@ -77,7 +79,9 @@ def test_triton_reads_the_configurations(tmp_path, magnitude) -> None:
         ("embedded", Runtime("float32", "openvino"), "openvino", "KIND_CPU", {}),
         ("triton-cpu", REFERENCE, "onnxruntime", "KIND_CPU", {}),
         ("triton-gpu", REFERENCE, "onnxruntime", "KIND_GPU", {}),
+        ("triton-gpu", FLOAT16, "onnxruntime", "KIND_GPU", {}),
         ("triton-tensorrt", REFERENCE, "onnxruntime", "KIND_GPU", {}),
+        ("triton-tensorrt", FLOAT16, "onnxruntime", "KIND_GPU", {}),
     ],
 )
 def test_each_target_has_its_configuration(
@@ -86,8 +90,8 @@ def test_each_target_has_its_configuration(
     bundle = replace(
         exported(),
         target=target,
-        backbone_variants={"rgb": Variant(BACKBONE, runtime)},
-        cas_variant=Variant(CAS, runtime),
+        backbone_variants={"rgb": Variant.of(BACKBONE, runtime)},
+        cas_variant=Variant.of(CAS, runtime),
     )
     manifest = write_exported(tmp_path, bundle)
     assert manifest.target == target
@@ -100,9 +104,9 @@ def test_each_target_has_its_configuration(
         assert ("HINT_BF16" in hints) == bool(parameters)
         assert parameters.items() <= hints.items()
         accelerators = found.optimization.execution_accelerators.gpu_execution_accelerator
-        assert [entry.name for entry in accelerators] == (
-            ["tensorrt"] if target == "triton-tensorrt" else []
-        )
+        modes = [(entry.name, entry.parameters["precision_mode"]) for entry in accelerators]
+        mode = "FP16" if runtime.precision == "float16" else "FP32"
+        assert modes == ([("tensorrt", mode)] if target == "triton-tensorrt" else [])
 
 
 def test_tensorrt_is_told_the_shapes_of_the_clip_plan(tmp_path) -> None:

@@ -28,13 +28,14 @@ from backtal_export.backbones.lite0_layers import lite0_shapes
 from backtal_export.backbones.lite0_onnx import lite0_onnx
 from backtal_export.cas_network import cas_onnx
 from backtal_export.commands import engine as command
+from backtal_export.float16 import to_float16
 from backtal_export.flow.tvl1_settings import Tvl1Settings
 from backtal_export.graph_writer import GraphWriter
 from backtal_export.kinetics400 import kinetics400_cas_onnx
 from backtal_export.tensorrt import engine
 from backtal_export.tensorrt.bundle import in_precision, networks_to_build
+from backtal_export.tensorrt.int8 import to_int8
 from backtal_export.tensorrt.network import for_tensorrt
-from backtal_export.tensorrt.precision import to_float16, to_int8
 from backtal_export.tensorrt.profiles import (
     ShapeProfile,
     clips_profile,
@@ -209,6 +210,9 @@ def test_the_lowest_cosine_is_of_the_worst_item() -> None:
     assert engine.lowest_cosine(wanted, wanted) == 1
     assert engine.lowest_cosine({**wanted, "a": np.eye(2)[::-1]}, wanted) == 0
     assert engine.lowest_cosine({**wanted, "b": np.ones((2, 3))}, wanted) == 0
+    for value in (np.nan, np.inf):
+        found = {**wanted, "a": np.array([[1.0, 0], [value, 1]])}
+        assert engine.lowest_cosine(found, wanted) == -1
     with pytest.raises(Internal, match=r"output b is \[3, 3\], expected \[2, 3\]"):
         engine.lowest_cosine({**wanted, "b": np.zeros((3, 3))}, wanted)
 

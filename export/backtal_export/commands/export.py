@@ -40,7 +40,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--precision",
-        choices=("float32", "bfloat16"),
+        choices=("float32", "bfloat16", "float16"),
         help="by default the fastest that this machine can prove: bfloat16 on a CPU that has it",
     )
     gate = parser.add_argument_group(

@@ -15,11 +15,13 @@ from backtal.backbones import Say
 from backtal.errors import InvalidArgument, NotFound
 from backtal.extraction import clip_batches
 from backtal.flow import plan_flow_fields
-from backtal.manifest import ClipPlan, Manifest, StreamName
+from backtal.manifest import ClipPlan, Manifest, Network, StreamName
+from backtal.repository import float32_path
 from backtal.video import VideoLimits, open_video
 from backtal_export.cache import appearing_whole
+from backtal_export.float16 import to_float16
 from backtal_export.tensorrt.engine import BuildSettings, build_engine, check_machine, engine_cosine
-from backtal_export.tensorrt.precision import to_float16, to_int8
+from backtal_export.tensorrt.int8 import to_int8
 from backtal_export.tensorrt.profiles import ShapeProfile, clips_profile, features_profile
 
 EnginePrecision = Literal["float32", "float16", "int8"]
@@ -89,7 +91,7 @@ def networks_to_build(
     found = [
         NetworkToBuild(
             model=network.model,
-            model_file=_model_file(repository, network.model),
+            model_file=_model_file(repository, network),
             profile=clips_profile(description.clip_plan, stream),
             batches=[
                 {"clips": batch}
@@ -106,7 +108,7 @@ def networks_to_build(
     features = np.abs(random.normal(0, 0.5, shape)).astype(np.float32)
     cas = NetworkToBuild(
         model=manifest.cas.model,
-        model_file=_model_file(repository, manifest.cas.model),
+        model_file=_model_file(repository, manifest.cas),
         profile=features_profile(description),
         batches=[{"features": features}],
         quantizable=False,
@@ -135,8 +137,8 @@ def video_batches(video: Path, plan: ClipPlan, stream: StreamName) -> list[NDArr
     return [np.stack([plan_flow_fields(clip, plan) for clip in batch]) for batch in batches]
 
 
-def _model_file(repository: Path, model: str) -> bytes:
-    path = repository / model / "1" / "model.onnx"
+def _model_file(repository: Path, network: Network) -> bytes:
+    path = float32_path(repository, network)
     if not path.is_file():
-        raise NotFound(f"no such file: {path}, the network {model}")
+        raise NotFound(f"no such file: {path}, the network {network.model}")
     return path.read_bytes()

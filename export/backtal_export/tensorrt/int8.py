@@ -1,9 +1,9 @@
-"""A float32 ONNX file in float16 or int8, as a file of its own.
+"""A float32 ONNX file in int8, as a file of its own.
 
 TensorRT 11 builds strongly typed networks alone, and 10 can: an engine computes in the types that
-the file has, so that what was gated is what runs. float16 keeps the inputs and outputs as they
-are. int8 is QuantizeLinear and DequantizeLinear around each convolution and product, symmetric as
-TensorRT wants it, with ranges found on real clips.
+the file has, so that what was gated is what runs. int8 is QuantizeLinear and DequantizeLinear
+around each convolution and product, symmetric as TensorRT wants it, with ranges found on real
+clips.
 """
 
 from __future__ import annotations
@@ -15,23 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
 
 from backtal.errors import InvalidArgument
 
 _QUANTIZED = ("Conv", "MatMul", "Gemm")
-
-
-def to_float16(model_file: bytes) -> bytes:
-    """The network with weights and arithmetic in float16, inputs and outputs as they were."""
-    from onnxruntime.transformers.float16 import convert_float_to_float16
-
-    model = convert_float_to_float16(
-        onnx.load_from_string(model_file), keep_io_types=True, disable_shape_infer=True
-    )
-    data: bytes = model.SerializeToString(deterministic=True)
-    return data
 
 
 def to_int8(model_file: bytes, batches: Iterable[Mapping[str, NDArray[Any]]]) -> bytes:
