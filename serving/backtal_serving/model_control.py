@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -44,6 +45,17 @@ class ModelControl:
         return frozenset(
             Stub(model.name, int(model.version)) for model in index.models if model.state == READY
         )
+
+    def instances(self) -> Counter[Stub]:
+        """How many instances each version has that is ready; here each is a process."""
+        found: Counter[Stub] = Counter()
+        for stub in self.ready():
+            with self._client(f"the configuration of {stub.model} cannot be read") as client:
+                config = client.get_model_config(
+                    stub.model, str(stub.version), client_timeout=self._timeout_seconds
+                ).config
+            found[stub] = sum(group.count for group in config.instance_group)
+        return found
 
     @contextmanager
     def _client(self, problem: str) -> Iterator[Any]:

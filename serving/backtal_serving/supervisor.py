@@ -10,14 +10,16 @@ again on the same port, later and later.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from backtal.errors import BacktalError
+from backtal.errors import BacktalError, Unavailable
 from backtal.repository import bundle_names, load_bundle
 from backtal_serving.canary import Canary
 from backtal_serving.logs import log_event
 from backtal_serving.metrics.supervision import SupervisionMetrics
+from backtal_serving.model_control import ModelControl
 from backtal_serving.processes import Stub, bury_orphans, stubs_of
 from backtal_serving.publications import Publications
 from backtal_serving.server import TritonServer
@@ -67,6 +69,7 @@ class Supervisor:
         self._canary = Canary(self._options.canary_timeout_seconds, self._metrics)
         controlled, report_file = server.options.model_control, server.options.report_file
         self._publications = Publications(server, report_file) if controlled else None
+        self._watch = Watch(self._is_served)
 
     def start(self) -> None:
         """Start the server. Raises what `TritonServer.start` raises: a first start must work."""
@@ -75,16 +78,31 @@ class Supervisor:
         self._tell_ready()
 
     def _start(self) -> None:
-        if self._publications is None:
-            self._server.start()
-            return
-        self._publications.choose()
+        if self._publications is not None:
+            self._publications.choose()
         self._server.start()
         try:
-            self._publications.settle()
+            if self._publications is not None:
+                self._publications.settle()
+            self._begin_watch()
         except BacktalError:
             self._server.kill()
             raise
+
+    def _begin_watch(self) -> None:
+        """Know the models' processes before anybody is told that the server is ready.
+
+        Raises Unavailable where one has ended by now: Triton would call its model ready for ever.
+        """
+        server = self._server
+        assert server.process_id is not None
+        alive = stubs_of(server.process_id)
+        control = ModelControl(server.grpc_address, server.options.startup_timeout_seconds)
+        if ended := control.instances() - Counter(alive.values()):
+            names = ", ".join(sorted(stub.model for stub in ended))
+            raise Unavailable(f"a process of {names} ended while Triton started")
+        self._watch = Watch(self._is_served)
+        self._watch.renew(alive)
 
     @property
     def _feature_dims(self) -> Mapping[str, int]:
@@ -144,11 +162,9 @@ class Supervisor:
 
     def _wait_for_problem(self) -> str:
         """Watch one life of the server; what it ended by."""
-        server, options = self._server, self._options
+        server, options, watch = self._server, self._options, self._watch
         triton = server.process_id
         assert triton is not None
-        watch = Watch(self._is_served)
-        watch.renew(stubs_of(triton))
         num_reloads = num_failures = 0
         next_canary = time.monotonic() + options.canary_seconds
         next_refresh = time.monotonic() + options.refresh_seconds

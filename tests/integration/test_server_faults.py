@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -282,6 +283,69 @@ def test_a_model_whose_process_died_is_loaded_again_and_triton_goes_on(
             process.wait(60.0)
         process.kill()
         process.wait()
+
+
+STARTS_ONCE = """
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from backtal.errors import Unavailable
+from backtal_serving.processes import stubs_of
+from backtal_serving.server import TritonServer
+from backtal_serving.server_options import ServerOptions
+from backtal_serving.supervisor import Supervisor, SupervisorOptions
+
+class StartsOnce(TritonServer):
+    was_started = False
+
+    def start(self):
+        if self.was_started:
+            raise Unavailable("enough")
+        self.was_started = True
+        super().start()
+        if when == "while it starts":
+            kill_a_model()
+
+def kill_a_model():
+    victim = next(iter(stubs_of(server.process_id)))
+    os.kill(victim, signal.SIGKILL)
+    while victim in stubs_of(server.process_id):
+        time.sleep(0.01)
+
+when, repository, log_file = sys.argv[1:]
+server = StartsOnce(ServerOptions(repository=Path(repository), log_file=Path(log_file)))
+supervisor = Supervisor(server, SupervisorOptions(max_starts=2))
+signal.signal(signal.SIGALRM, signal.default_int_handler)
+signal.alarm(60)
+try:
+    supervisor.start()
+    kill_a_model()
+    supervisor.watch()
+except Unavailable as error:
+    print(error.message)
+finally:
+    server.stop()
+"""
+
+
+@pytest.mark.parametrize(
+    ("when", "problem"),
+    [
+        ("while it starts", r"a process of \S+ ended while Triton started"),
+        ("before the first look", r"a process of \S+ died"),
+    ],
+)
+def test_a_process_that_ends_early_is_missed(
+    tiny_repository: tuple[Path, Manifest], tmp_path: Path, when: str, problem: str
+) -> None:
+    arguments = [when, str(tiny_repository[0]), str(tmp_path / "triton.log")]
+    command = [sys.executable, "-c", STARTS_ONCE, *arguments]
+    ended = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    events = [json.loads(line) for line in ended.stderr.splitlines() if line[:1] == "{"]
+    told = [event["problem"] for event in events if event["event"] == "server_failed"]
+    assert re.fullmatch(problem, "".join([ended.stdout.strip(), *told]))
 
 
 def test_a_stop_under_load_answers_what_is_in_flight_and_leaves_nothing(
