@@ -14,22 +14,48 @@ Indices = NDArray[np.int64]
 CasForm = Literal["logits", "probability"]
 
 
-def video_scores(cas: Array, ratio: float, *, kind: CasForm = "logits") -> NDArray[np.float64]:
-    """How sure it is that each class is in the sequence at all: paper, section 3.2.
+def top_means(cas: Array, ratio: float) -> NDArray[np.float64]:
+    """The mean of each class's top ``k = max(1, int(L * ratio))`` positions: paper, section 3.2.
 
-    The mean of a class's top ``k = max(1, int(L * ratio))`` positions; for `logits` then the
-    softmax over all classes, background included; for a `probability` the mean itself.
     `cas` is [C(+1), L]; returns [C(+1)].
     """
     length = cas.shape[1]
     k = max(1, int(length * ratio))
     top = np.partition(cas, length - k, axis=1)[:, length - k :]
     means: NDArray[np.float64] = top.mean(axis=1, dtype=np.float64)
+    return means
+
+
+def video_scores(cas: Array, ratio: float, *, kind: CasForm = "logits") -> NDArray[np.float64]:
+    """How sure it is that each class is in the sequence at all: paper, section 3.2.
+
+    `shares` of `top_means`. `cas` is [C(+1), L]; returns [C(+1)].
+    """
+    return shares(top_means(cas, ratio), kind)
+
+
+def shares(means: NDArray[np.float64], kind: CasForm) -> NDArray[np.float64]:
+    """For `logits` the softmax over all classes, background included; a `probability` itself.
+
+    `means` are `top_means` [C(+1)].
+    """
     if kind == "probability":
         return means
     powers = np.exp(means - means.max())
     scores: NDArray[np.float64] = powers / powers.sum()
     return scores
+
+
+def companions(means: NDArray[np.float64], num_classes: int, ratio: float) -> NDArray[np.bool_]:
+    """Which classes are nearly as far above the others as the surest: by `ratio` at least.
+
+    A softmax makes classes share: of two in one sequence the weaker one may have next to nothing.
+    How far a class stands above the median of all is not shared. `means` are `top_means` [C(+1)];
+    returns [C], without background.
+    """
+    above = means[:num_classes] - np.median(means)
+    near: NDArray[np.bool_] = above >= ratio * above.max()
+    return near
 
 
 def clipped_range(cas: Array) -> tuple[Array, Array]:

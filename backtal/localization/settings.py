@@ -16,6 +16,7 @@ ContrastOn = Literal["clamped", "normalised", "thresholded"]
 
 _OF_CALIBRATED = (
     "windows",
+    "companion_ratio",
     "contrast",
     "one_scale",
     "nms_sigma",
@@ -69,6 +70,14 @@ class LocalizationSettings(Settings):
 
     windows: Literal["overlapping", "whole"] = Field(
         default="overlapping", description="calibrated: or the whole video as one sequence"
+    )
+    companion_ratio: float | None = Field(
+        default=None,
+        gt=0,
+        le=1,
+        exclude_if=lambda ratio: ratio is None,
+        description="calibrated: where a class passes, others pass whose top-k mean is this part "
+        "as far above the median of all classes as the surest one's; None: no others",
     )
     contrast: ContrastOn = Field(
         default="clamped",

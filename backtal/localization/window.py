@@ -18,8 +18,10 @@ from backtal.localization.scores import (
     CasForm,
     Indices,
     clipped_range,
+    companions,
     runs_above,
-    video_scores,
+    shares,
+    top_means,
 )
 from backtal.localization.scoring import Scoring
 from backtal.localization.settings import LocalizationSettings
@@ -151,8 +153,11 @@ class WindowScorer:
     def _measure(self, rows: Array, before: Window | None) -> Measure:
         cas = rows[: rows.shape[0] - int(self.has_magnitude)]
         num_classes = self.wanted.size
-        scores = video_scores(cas, self.settings.top_k_ratio, kind=self.kind)[:num_classes]
+        means = top_means(cas, self.settings.top_k_ratio)
+        scores = shares(means, self.kind)[:num_classes]
         passes = scores >= self.settings.class_score_threshold
+        if self.settings.companion_ratio is not None and passes.any():
+            passes |= companions(means, num_classes, self.settings.companion_ratio)
         low, delta = clipped_range(rows)
         if self.kind == "probability":
             low[: len(cas)], delta[: len(cas)] = 0, 1

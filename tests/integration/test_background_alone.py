@@ -4,9 +4,8 @@ New videos of the corpus's kind, of a seed that nothing was trained or tuned on,
 action is replaced by what the figure does between actions. Scenes, habits and passers-by are there:
 all that the labels are confused with.
 
-What keeps quiet there is the class threshold. The demo bundle has a lower one than the default, so
-that windows with several classes are not missed (test_joined_videos.py), and pays for it here
-(docs/demo.md): the aim is asked of the default, and of the bundle that it is near.
+What keeps quiet there is the class threshold: no class passes. One so low that all pass is the
+yardstick. That windows with several classes are not missed all the same is test_joined_videos.py's.
 """
 
 from __future__ import annotations
@@ -19,7 +18,6 @@ from random import Random
 import pytest
 
 from backtal.features import FeatureSequence
-from backtal.localization import LocalizationSettings
 from backtal.manifest import Manifest
 from backtal.pipeline import Pipeline, Request
 from backtal.runtime import OnnxStages, load_bundle
@@ -32,7 +30,9 @@ DEMO = Path(__file__).resolve().parents[2] / "demo"
 SEED = 10
 MINUTES = 30.0
 MOST_AN_HOUR = 2.0
-MOST_OF_THE_BUNDLE = 10.0
+# Seven classes that are about alike have a seventh each.
+LOW_THRESHOLD = 0.1
+LEAST_AT_LOW_THRESHOLD = 100.0
 
 
 def without_actions(video: VideoPlan) -> VideoPlan:
@@ -108,12 +108,12 @@ def test_little_is_found_where_nothing_happens(tmp_path: Path, tell: Callable[[s
     pipeline = Pipeline(manifest, stages)
     sequences = [features_of(pipeline, video, tmp_path) for video in background(MINUTES)]
     hours = sum(features.duration_seconds for features in sequences) / 3600
-    default = LocalizationSettings().class_score_threshold
+    own = manifest.description.localization.class_score_threshold
     an_hour = {}
-    for threshold in (manifest.description.localization.class_score_threshold, default):
+    for threshold in (own, LOW_THRESHOLD):
         through = Pipeline(with_threshold(manifest, threshold), stages)
         answers = [through.run(Request(features=features), keep=()) for features in sequences]
         an_hour[threshold] = sum(len(answer.segments) for answer in answers) / hours
         tell(f"class threshold {threshold}: {an_hour[threshold]:.1f} false segments an hour")
-    assert an_hour[default] <= MOST_AN_HOUR
-    assert max(an_hour.values()) <= MOST_OF_THE_BUNDLE
+    assert an_hour[own] <= MOST_AN_HOUR
+    assert an_hour[LOW_THRESHOLD] > LEAST_AT_LOW_THRESHOLD

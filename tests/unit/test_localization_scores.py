@@ -8,7 +8,7 @@ from hypothesis.extra import numpy as arrays
 
 from backtal.localization import video_scores
 from backtal.localization.proposals import contrast, crossings
-from backtal.localization.scores import clipped_range, integral, runs_above
+from backtal.localization.scores import clipped_range, companions, integral, runs_above
 
 rows = arrays.arrays(
     np.float32,
@@ -48,6 +48,25 @@ def test_however_short_the_top_k_are_the_largest_and_one_at_least(
     count = max(1, int(cas.shape[1] * ratio))
     expected = [sum(sorted(row, reverse=True)[:count]) / count for row in cas.tolist()]
     assert video_scores(cas, ratio, kind="probability") == pytest.approx(expected)
+
+
+@given(st.lists(st.integers(-9, 9), min_size=2, max_size=8), st.integers(-5, 5))
+def test_companions_are_the_surest_and_more_of_them_at_a_lower_ratio(
+    whole: list[int], shift: int
+) -> None:
+    means, num_classes = np.array(whole, np.float64), len(whole) - 1
+    near = companions(means, num_classes, 0.5)
+    np.testing.assert_array_equal(companions(means + shift, num_classes, 0.5), near)
+    if means[:-1].max() > np.median(means):
+        assert near[means[:-1].argmax()]
+        assert (near <= companions(means, num_classes, 0.25)).all()
+        assert (means[:-1][near] > np.median(means)).all()
+
+
+def test_companions_of_known_means() -> None:
+    means = np.array([5.0, 3.0, 0.5, 0.0, -1.0])
+    assert companions(means, 4, 0.5).tolist() == [True, True, False, False]
+    assert companions(means, 4, 0.6).tolist() == [True, False, False, False]
 
 
 def test_range_is_clipped_at_0() -> None:

@@ -199,6 +199,26 @@ def test_no_class_over_its_threshold_gives_no_segment() -> None:
     assert _all_proposals(describe(), np.full((2, 40), 0.2, dtype=np.float32)) == []
 
 
+def test_a_weaker_class_beside_a_stronger_one_is_found_as_a_companion() -> None:
+    cas = np.zeros((6, 40), dtype=np.float32)
+    cas[0, 4:14], cas[1, 24:34] = 8.0, 5.0
+    # A twentieth of the softmax is what the stronger one leaves.
+    assert video_scores(cas, 0.125)[1] < 0.05
+    one_window = {"kind": "logits", "window_positions": 40, "class_score_threshold": 0.25}
+    alone, beside = describe(6, **one_window), describe(6, **one_window, companion_ratio=0.5)
+    assert {one.label for one in _all_proposals(alone, cas)} == {"c0"}
+    found = {one.label: (one.start_seconds, one.end_seconds) for one in _all_proposals(beside, cas)}
+    assert found["c0"] == pytest.approx((4, 14), abs=0.6)
+    assert found["c1"] == pytest.approx((24, 34), abs=0.6)
+    assert len(found) == 2
+
+
+def test_where_no_class_passes_there_are_no_companions() -> None:
+    cas = np.random.default_rng(2).normal(0, 0.1, (6, 40)).astype(np.float32)
+    bundle = describe(6, kind="logits", class_score_threshold=0.3, companion_ratio=0.01)
+    assert _all_proposals(bundle, cas) == []
+
+
 def test_the_background_is_never_answered() -> None:
     cas = np.full((3, 40), -3.0, dtype=np.float32)
     cas[2, 5:30] = 9.0

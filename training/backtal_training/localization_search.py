@@ -42,7 +42,11 @@ COMMON_SPACE: Space = {
     "gamma": (0.0, 0.1, 0.2, 0.5, 1.0, 2.0),
     "nms_tiou": (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7),
 }
-CALIBRATED_SPACE: Space = {**COMMON_SPACE, "nms_sigma": (None, 0.1, 0.2, 0.3, 0.5, 1.0)}
+CALIBRATED_SPACE: Space = {
+    **COMMON_SPACE,
+    "companion_ratio": (None, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8),
+    "nms_sigma": (None, 0.1, 0.2, 0.3, 0.5, 1.0),
+}
 RELEASED_SPACE: Space = COMMON_SPACE
 
 
