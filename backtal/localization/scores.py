@@ -47,13 +47,13 @@ def shares(means: NDArray[np.float64], kind: CasForm) -> NDArray[np.float64]:
 
 
 def companions(means: NDArray[np.float64], num_classes: int, ratio: float) -> NDArray[np.bool_]:
-    """Which classes are nearly as far above the others as the surest: by `ratio` at least.
+    """Which classes are `ratio` of the way, or more, from the least sure class to the surest.
 
     A softmax makes classes share: of two in one sequence the weaker one may have next to nothing.
-    How far a class stands above the median of all is not shared. `means` are `top_means` [C(+1)];
-    returns [C], without background.
+    How far it stands above the least sure, background among them, is not shared. `means` are
+    `top_means` [C(+1)]; returns [C], without background.
     """
-    above = means[:num_classes] - np.median(means)
+    above = means[:num_classes] - means.min()
     near: NDArray[np.bool_] = above >= ratio * above.max()
     return near
 

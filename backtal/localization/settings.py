@@ -77,7 +77,7 @@ class LocalizationSettings(Settings):
         le=1,
         exclude_if=lambda ratio: ratio is None,
         description="calibrated: where a class passes, others pass whose top-k mean is this part "
-        "as far above the median of all classes as the surest one's; None: no others",
+        "of the way from the least class's to the surest one's; None: no others",
     )
     contrast: ContrastOn = Field(
         default="clamped",
