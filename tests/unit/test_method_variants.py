@@ -1,4 +1,4 @@
-"""benchmarks/method_variants.py trains as the trainer does, and gives the affinities it promises."""
+"""benchmarks/method_variants.py trains as the trainer does and gives the affinities it promises."""
 
 from __future__ import annotations
 
