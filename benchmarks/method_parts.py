@@ -36,7 +36,15 @@ from backtal_training.statistics import over_seeds
 from backtal_training.trainer import activations, localize_all
 from backtal_training.tuning import Corpus
 
-SHOWN = ("base.gap", "base.left", "suppressed.gap", "base.within", "suppressed.within", "auc")
+SHOWN = (
+    "base.gap",
+    "base.left",
+    "base.within",
+    "auc",
+    "far_auc",
+    "cosine_within",
+    "cosine_across",
+)
 # Of the training, in parts: where losses and gradients are told.
 LOOKS = (0.025, 0.25, 0.5, 1.0)
 

@@ -71,6 +71,7 @@ VARIANTS: dict[str, Variant] = {
         "hard negatives and separation ten times",
         {"hard_negative_weight": 1.0, "separation_weight": 10.0},
     ),
+    "click_x10": Variant("click loss: ten times", {"click_weight": 10.0}),
     "no_click": Variant("click loss: off", {"click_weight": 0.0}),
     "no_click_separation": Variant(
         "click loss and separation: off", {"click_weight": 0.0, "separation_weight": 0.0}
