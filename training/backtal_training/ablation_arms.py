@@ -51,15 +51,9 @@ ARMS: dict[str, Arm] = {
         "clicks as hard negatives with a margin", losses={"hard_negative_weight": 1.0}
     ),
     "negatives_spread": _beyond(
-        "hard negatives, clicks spread",
+        "hard negatives, clicks spread: the recipe of `own.yaml`",
         losses={"hard_negative_weight": 1.0},
         relabel={"spread_positions": 3, "spread_cosine": 0.8},
-    ),
-    "companions": _beyond(
-        "hard negatives, clicks spread, companion classes: the recipe of `own.yaml`",
-        losses={"hard_negative_weight": 1.0},
-        relabel={"spread_positions": 3, "spread_cosine": 0.8},
-        localization={"companion_ratio": 0.7},
     ),
     "scales": _beyond("several time scales", time_scales=(0.5, 0.75, 1.0, 1.5, 2.0)),
     "spread": _beyond("clicks spread", relabel={"spread_positions": 3, "spread_cosine": 0.8}),
