@@ -20,9 +20,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from corpora import parsed
 from numpy.typing import NDArray
 
-from backtal_training.ablation import Sources, load_corpus
+from backtal_training.ablation import load_corpus
 from backtal_training.ablation_arms import ARMS
 from backtal_training.click_conflicts import click_conflicts
 from backtal_training.datasets import Sample
@@ -41,17 +42,7 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="without the network")
     parser.add_argument("--json", type=Path, metavar="FILE")
     parser.add_argument("--planted", type=float, nargs="+", default=[0.0, 0.08], metavar="PART")
-    for name in ("--features", "--ground-truth", "--clicks", "--thumos14"):
-        parser.add_argument(name, type=Path)
-    chosen = parser.parse_args()
-    sources = Sources(
-        features=chosen.features,
-        ground_truth=chosen.ground_truth,
-        clicks=chosen.clicks,
-        thumos14=chosen.thumos14,
-    )
-    if not sources.names:
-        parser.error("give --thumos14, or --features with --ground-truth and --clicks")
+    chosen, sources = parsed(parser)
     torch.set_num_threads(1)
     figures: dict[str, float] = {}
     print("|", " | ".join(["corpus", "planted", "judge", *COLUMNS]), "|")

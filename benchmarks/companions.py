@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from corpora import parsed
 
 from backtal.annotations import Instance
 from backtal.evaluation import mean_average_precision
@@ -44,17 +45,7 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="one seed")
     parser.add_argument("--json", type=Path, metavar="FILE")
     parser.add_argument("--seeds", type=int, default=3, metavar="N")
-    for name in ("--features", "--ground-truth", "--clicks", "--thumos14"):
-        parser.add_argument(name, type=Path)
-    chosen = parser.parse_args()
-    sources = Sources(
-        features=chosen.features,
-        ground_truth=chosen.ground_truth,
-        clicks=chosen.clicks,
-        thumos14=chosen.thumos14,
-    )
-    if not sources.names:
-        parser.error("give --thumos14, or --features with --ground-truth and --clicks")
+    chosen, sources = parsed(parser)
     torch.set_num_threads(1)
     figures: dict[str, float] = {}
     for name in sources.names:

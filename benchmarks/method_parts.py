@@ -18,6 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from corpora import parsed
 from method_variants import (
     VARIANTS,
     Variant,
@@ -29,7 +30,7 @@ from method_variants import (
 from part_measures import boundaries, compared, gradients, score_gaps
 
 from backtal.evaluation import mean_average_precision
-from backtal_training.ablation import Sources, load_corpus
+from backtal_training.ablation import load_corpus
 from backtal_training.datasets import truth_of
 from backtal_training.experiment import TIOUS
 from backtal_training.statistics import over_seeds
@@ -57,17 +58,7 @@ def main() -> int:
     parser.add_argument("--json", type=Path, metavar="FILE")
     parser.add_argument("--seeds", type=int, default=5, metavar="N")
     parser.add_argument("--variants", nargs="+", choices=tuple(VARIANTS), default=tuple(VARIANTS))
-    for name in ("--features", "--ground-truth", "--clicks", "--thumos14"):
-        parser.add_argument(name, type=Path)
-    chosen = parser.parse_args()
-    sources = Sources(
-        features=chosen.features,
-        ground_truth=chosen.ground_truth,
-        clicks=chosen.clicks,
-        thumos14=chosen.thumos14,
-    )
-    if not sources.names:
-        parser.error("give --thumos14, or --features with --ground-truth and --clicks")
+    chosen, sources = parsed(parser)
     torch.set_num_threads(1)
     seeds = range(1 if chosen.quick else chosen.seeds)
     figures: Figures = {}

@@ -55,6 +55,11 @@ ARMS: dict[str, Arm] = {
         losses={"hard_negative_weight": 1.0},
         relabel={"spread_positions": 3, "spread_cosine": 0.8},
     ),
+    "negatives_spread_separation": _beyond(
+        "hard negatives, clicks spread, score separation ten times",
+        losses={"hard_negative_weight": 1.0, "separation_weight": 10.0},
+        relabel={"spread_positions": 3, "spread_cosine": 0.8},
+    ),
     "scales": _beyond("several time scales", time_scales=(0.5, 0.75, 1.0, 1.5, 2.0)),
     "spread": _beyond("clicks spread", relabel={"spread_positions": 3, "spread_cosine": 0.8}),
     "drop": _beyond("conflicting clicks dropped", relabel={"drop_above": 0.75}),
