@@ -51,7 +51,7 @@ ARMS: dict[str, Arm] = {
         "clicks as hard negatives with a margin", losses={"hard_negative_weight": 1.0}
     ),
     "negatives_spread": _beyond(
-        "hard negatives, clicks spread: the recipe of `own.yaml`",
+        "hard negatives, clicks spread",
         losses={"hard_negative_weight": 1.0},
         relabel={"spread_positions": 3, "spread_cosine": 0.8},
     ),
@@ -64,7 +64,7 @@ ARMS: dict[str, Arm] = {
     "spread": _beyond("clicks spread", relabel={"spread_positions": 3, "spread_cosine": 0.8}),
     "drop": _beyond("conflicting clicks dropped", relabel={"drop_above": 0.75}),
     "negatives_spread_drop": _beyond(
-        "hard negatives, clicks spread, conflicting ones dropped",
+        "hard negatives, clicks spread, conflicting ones dropped: the recipe of `own.yaml`",
         losses={"hard_negative_weight": 1.0},
         relabel={"spread_positions": 3, "spread_cosine": 0.8, "drop_above": 0.75},
     ),
