@@ -146,7 +146,7 @@ def test_the_counters_are_what_clients_saw(service: Service, feature_inputs: lis
             f"{service.http}/v1/detect",
             content=long_video,
             headers=callers.headers(),
-            timeout=1.0,
+            timeout=httpx.Timeout(PATIENCE_SECONDS, read=0.3),
             trust_env=False,
         )
     callers.seen["CANCELLED", "http", BUNDLE] += 1
