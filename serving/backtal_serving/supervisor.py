@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 
 from backtal.errors import BacktalError, Unavailable
@@ -94,15 +94,23 @@ class Supervisor:
 
         Raises Unavailable where one has ended by now: Triton would call its model ready for ever.
         """
+        self._watch = Watch(self._is_served)
+        if ended := self._renew_watch(frozenset()):
+            raise Unavailable(f"a process of {', '.join(sorted(ended))} ended while Triton started")
+
+    def _renew_watch(self, before: Set[int]) -> set[str]:
+        """Know the processes of what was loaded; the models that Triton says have more of them.
+
+        A process that ended by now is in no watch. Those `before` a model was loaded again do not
+        count: they may take a moment to end. Raises as `ModelControl.ready`.
+        """
         server = self._server
         assert server.process_id is not None
         alive = stubs_of(server.process_id)
-        control = ModelControl(server.grpc_address, server.options.startup_timeout_seconds)
-        if ended := control.instances() - Counter(alive.values()):
-            names = ", ".join(sorted(stub.model for stub in ended))
-            raise Unavailable(f"a process of {names} ended while Triton started")
-        self._watch = Watch(self._is_served)
         self._watch.renew(alive)
+        control = ModelControl(server.grpc_address, server.options.startup_timeout_seconds)
+        fresh = Counter(stub for process_id, stub in alive.items() if process_id not in before)
+        return {stub.model for stub in control.instances() - fresh}
 
     @property
     def _feature_dims(self) -> Mapping[str, int]:
@@ -176,7 +184,6 @@ class Supervisor:
                 num_reloads += len(models)
                 if num_reloads > options.max_reloads or not self._reload(models):
                     return f"a process of {', '.join(models)} died"
-                watch.renew(stubs_of(triton))
             if self._publications is not None and time.monotonic() > next_refresh:
                 self._publications.refresh()
                 watch.renew(stubs_of(triton))
@@ -199,6 +206,8 @@ class Supervisor:
         """Load models again whose processes died; whether that could be done."""
         if not self._server.options.model_control:
             return False
+        assert self._server.process_id is not None
+        before = stubs_of(self._server.process_id).keys()
         for model in models:
             started = time.monotonic()
             log_event("model_failed", "error", model=model)
@@ -209,4 +218,9 @@ class Supervisor:
                 return False
             self._metrics.child_restarted("model")
             log_event("model_reloaded", model=model, seconds=round(time.monotonic() - started, 2))
-        return True
+        try:
+            # Others that ended meanwhile are in the watch, and found by the next look.
+            return not self._renew_watch(before) & set(models)
+        except BacktalError as error:
+            log_event("watch_not_renewed", "error", problem=error.message)
+            return False

@@ -308,14 +308,24 @@ class StartsOnce(TritonServer):
         if when == "while it starts":
             kill_a_model()
 
-def kill_a_model():
-    victim = next(iter(stubs_of(server.process_id)))
+    def reload(self, model):
+        before = stubs_of(server.process_id)
+        super().reload(model)
+        kill_a_model(before)
+
+def kill_a_model(before=()):
+    victim = next(found for found in stubs_of(server.process_id) if found not in before)
     os.kill(victim, signal.SIGKILL)
     while victim in stubs_of(server.process_id):
         time.sleep(0.01)
 
 when, repository, log_file = sys.argv[1:]
-server = StartsOnce(ServerOptions(repository=Path(repository), log_file=Path(log_file)))
+options = ServerOptions(
+    repository=Path(repository),
+    log_file=Path(log_file),
+    model_control=when == "as soon as it is loaded again",
+)
+server = StartsOnce(options)
 supervisor = Supervisor(server, SupervisorOptions(max_starts=2))
 signal.signal(signal.SIGALRM, signal.default_int_handler)
 signal.alarm(60)
@@ -335,6 +345,7 @@ finally:
     [
         ("while it starts", r"a process of \S+ ended while Triton started"),
         ("before the first look", r"a process of \S+ died"),
+        ("as soon as it is loaded again", r"a process of \S+ died"),
     ],
 )
 def test_a_process_that_ends_early_is_missed(
