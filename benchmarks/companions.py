@@ -3,10 +3,10 @@
     python benchmarks/companions.py [--quick] [--json FILE] [--seeds N] [--thumos14 DIR]
         [--features DIR --ground-truth FILE --clicks FILE]
 
-Networks of the default recipe are trained on the ablation's corpora with a quarter of the training
-videos held out (--quick: one seed). Mean mAP at tIoU 0.3 to 0.7 on those, each by itself and joined
-five at a time (ten on the simulation), for class thresholds and ratios; means over seeds. Joined,
-windows hold several classes.
+Networks with hard negatives and spread clicks are trained on the ablation's corpora with a quarter
+of the training videos held out (--quick: one seed). Mean mAP at tIoU 0.3 to 0.7 on those, each by
+itself and joined five at a time (ten on the simulation), for class thresholds and ratios; means
+over seeds. Joined, windows hold several classes.
 """
 
 from __future__ import annotations

@@ -7,16 +7,13 @@ from pathlib import Path
 
 from backtal_training.ablation import Sources
 
-FILES = ("features", "ground-truth", "clicks", "thumos14")
-
 
 def parsed(parser: argparse.ArgumentParser) -> tuple[argparse.Namespace, Sources]:
     """The options, with those of the corpora's files; an error where there is no corpus."""
-    for name in FILES:
-        parser.add_argument(f"--{name}", type=Path)
+    for name in ("--features", "--ground-truth", "--clicks", "--thumos14"):
+        parser.add_argument(name, type=Path)
     chosen = parser.parse_args()
-    paths = {name: getattr(chosen, name) for name in (file.replace("-", "_") for file in FILES)}
-    sources = Sources(**paths)
+    sources = Sources(chosen.features, chosen.ground_truth, chosen.clicks, chosen.thumos14)
     if not sources.names:
         parser.error("give --thumos14, or --features with --ground-truth and --clicks")
     return chosen, sources

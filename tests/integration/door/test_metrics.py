@@ -206,7 +206,8 @@ def assert_stages_add_up(service: Service, seen: Seen) -> None:
     assert service.value("backtal_decode_failures_total") == 2
     assert service.value("backtal_children_restarted_total", child="model") == 1
     assert service.value("backtal_children_restarted_total", child="triton") == 0
-    # Of the runs that were given up, the process that died took its count of dead decoders along.
+    # No count of dead decoders: the process that died took that of the runs given up along.
+
     # The first canary is five seconds after the start: a fast machine is here before.
     deadline = time.monotonic() + PATIENCE_SECONDS
     while not service.value("backtal_canary_seconds_count", bundle=BUNDLE):
